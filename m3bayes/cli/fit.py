@@ -1,0 +1,116 @@
+"""``m3bayes fit``: a table of runs in, a posterior file out."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from m3bayes.cli import summary
+from m3bayes.cli.options import (
+    add_ci,
+    add_json,
+    add_sampling,
+    check_out,
+    named_law,
+    names,
+    noise,
+    positive,
+)
+from m3bayes.cli.show import message
+from m3bayes.errors import NotConvergedError
+from m3bayes.inference import checkpoint
+from m3bayes.inference.fit import fit
+from m3bayes.runs import read_runs
+
+
+def add(commands) -> None:
+    parser = commands.add_parser(
+        "fit",
+        help="fit a law to a table of runs",
+        description="Fit a law to a table of runs. The posterior file is always written, with its verdict; "
+        "the exit code is 3 where the gate was not passed.",
+    )
+    parser.add_argument(
+        "runs", type=Path, metavar="RUNS", help="table of runs, CSV or parquet, one row a run"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="posterior file to write (netCDF)"
+    )
+    parser.add_argument(
+        "--law",
+        default="m3",
+        metavar="LAW",
+        help="NAME or NAME:option=value, as in chinchilla:tokens=all; `m3bayes laws` lists them (default: m3)",
+    )
+    parser.add_argument(
+        "--drop",
+        type=names,
+        default=(),
+        metavar="NAMES",
+        help="coefficients to switch off, with commas between, as in P,tau",
+    )
+    parser.add_argument(
+        "--noise",
+        type=noise,
+        default=noise("student-t"),
+        metavar="NOISE",
+        help="scatter of log loss: student-t (default), normal, group:COLUMN (a sigma for each value of a column), "
+        "known (the table's loss_se, in the loss's unit), or some of them with commas between",
+    )
+    parser.add_argument(
+        "--where",
+        metavar="CONDITION",
+        help='only runs for which this holds, as in "epochs <= 60 and loss < 4.5"',
+    )
+    parser.add_argument(
+        "--unit-params",
+        type=positive,
+        default=1.0,
+        metavar="COUNT",
+        help="parameters in one unit of the table's params, 1e9 for billions (default: 1)",
+    )
+    parser.add_argument(
+        "--unit-tokens",
+        type=positive,
+        default=1.0,
+        metavar="COUNT",
+        help="tokens in one unit of the table's target_tokens (default: 1)",
+    )
+    add_sampling(parser)
+    parser.add_argument(
+        "--resume", action="store_true", help="go on where a stopped fit with the same --out was"
+    )
+    add_ci(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: Namespace) -> int:
+    check_out(arguments.out)
+    law = named_law(arguments.law, arguments.drop)
+    runs = read_runs(
+        arguments.runs,
+        where=arguments.where,
+        unit_params=arguments.unit_params,
+        unit_tokens=arguments.unit_tokens,
+    )
+    folder = arguments.out.with_name(f"{arguments.out.name}.checkpoint")
+    post = fit(
+        runs,
+        law,
+        noise=arguments.noise,
+        seed=arguments.seed,
+        chains=arguments.chains,
+        warmup=arguments.warmup,
+        draws=arguments.draws,
+        allow="flagged",
+        checkpoint=folder,
+        resume=arguments.resume,
+    )
+    post.save(arguments.out)
+    checkpoint.remove(folder)
+    summary.show(post, arguments)
+    message(f"wrote {arguments.out}")
+    if post.verdict != "passed":
+        raise NotConvergedError(f"{arguments.out} is flagged: its notes say why", post)
+    return 0

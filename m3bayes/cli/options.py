@@ -1,0 +1,200 @@
+"""Arguments that several sub-commands take, and how their values are read."""
+
+from __future__ import annotations
+
+import math
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from m3bayes import laws
+from m3bayes.errors import LawError, M3BayesError, NotConvergedError
+from m3bayes.inference.noise import Noise
+from m3bayes.inference.posterior import Posterior
+from m3bayes.inference.storage import load
+from m3bayes.laws import Law
+
+
+def positive(text: str) -> float:
+    value = _float(text)
+    if not 0 < value < math.inf:
+        raise ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value
+
+
+def share(text: str) -> float:
+    value = _float(text)
+    if not 0 < value < 1:
+        raise ArgumentTypeError(f"expected a number between 0 and 1, got {text!r}")
+    return value
+
+
+def not_negative(text: str) -> float:
+    value = _float(text)
+    if not 0 <= value < math.inf:
+        raise ArgumentTypeError(f"expected a number, 0 or above, got {text!r}")
+    return value
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """A whole number of at least ``least``."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise ArgumentTypeError(f"expected a whole number of {least} or more, got {text!r}")
+        return value
+
+    return read
+
+
+def setting(text: str) -> tuple[str, float]:
+    """``NAME=VALUE``."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ArgumentTypeError(f"expected NAME=VALUE, as in r=1, got {text!r}")
+    return name.strip(), not_negative(value)
+
+
+def interval(text: str) -> tuple[str, tuple[float | None, float | None]]:
+    """``NAME=LOW:HIGH``; either end may be left out."""
+    name, equals, value = text.partition("=")
+    low, colon, high = value.partition(":")
+    if not (name and equals and colon and (low or high)):
+        raise ArgumentTypeError(f"expected NAME=LOW:HIGH, as in k=1:8 or N=:1e9, got {text!r}")
+    ends = (not_negative(low) if low else None, not_negative(high) if high else None)
+    if ends[0] is not None and ends[1] is not None and ends[0] > ends[1]:
+        raise ArgumentTypeError(f"expected LOW of NAME=LOW:HIGH to be at most HIGH, got {text!r}")
+    return name.strip(), ends
+
+
+def noise(text: str) -> Noise:
+    """``student-t``, ``normal``, ``group:COLUMN``, ``known``, or some of them with commas between."""
+    kind, by, known = "student-t", None, False
+    for part in text.split(","):
+        word, _, column = part.strip().partition(":")
+        if word in ("student-t", "normal") and not column:
+            kind = word
+        elif word == "group" and column:
+            by = column
+        elif word == "known" and not column:
+            known = True
+        else:
+            raise ArgumentTypeError(f"expected student-t, normal, group:COLUMN or known, got {part!r}")
+    return Noise("normal" if kind == "normal" else "student-t", by, known)
+
+
+def named_law(text: str, drop: Sequence[str] = ()) -> Law:
+    """``NAME`` or ``NAME:option=value,option=value``, without the coefficients in ``drop``."""
+    name, _, rest = text.partition(":")
+    options: dict[str, object] = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not (key and equals and value):
+            raise LawError(f"--law {text}: expected NAME:option=value,option=value, got {part!r}")
+        options[key.strip()] = _value(value.strip())
+    if drop:
+        options["drop"] = tuple(drop)
+    return laws.named(name, **options)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas between."""
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not found:
+        raise ArgumentTypeError(f"expected names with commas between, got {text!r}")
+    return found
+
+
+def add_ci(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--ci",
+        type=share,
+        default=0.9,
+        metavar="P",
+        help="probability of the intervals shown, between 0 and 1 (default: %(default)s)",
+    )
+
+
+def add_json(parser: ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the results as JSON on stdout")
+
+
+def add_posterior(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "posterior", type=Path, metavar="POSTERIOR", help="file that `m3bayes fit` wrote (netCDF)"
+    )
+
+
+def add_allow(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow",
+        choices=("passed", "flagged"),
+        default="passed",
+        help="flagged: go on with a posterior that has not passed the gate (default: %(default)s)",
+    )
+
+
+def load_allowed(arguments: Namespace) -> Posterior:
+    """The posterior of :func:`add_posterior`, refused where it is flagged, unless :func:`add_allow` lets it pass."""
+    post = load(arguments.posterior)
+    if post.verdict != "passed" and arguments.allow != "flagged":
+        codes = ", ".join(dict.fromkeys(note.code for note in post.notes))
+        raise NotConvergedError(
+            f"{arguments.posterior} is {post.verdict} ({codes}): fit again with more --warmup and --draws, "
+            "or go on with --allow flagged",
+            post,
+        )
+    return post
+
+
+def add_sampling(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--seed", type=whole(0), default=0, metavar="SEED", help="of the draws (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--chains", type=whole(1), default=4, metavar="COUNT", help="Markov chains (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--warmup",
+        type=whole(1),
+        default=800,
+        metavar="COUNT",
+        help="draws a chain that only adapt the sampler (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--draws",
+        type=whole(1),
+        default=1000,
+        metavar="COUNT",
+        help="draws kept a chain (default: %(default)s)",
+    )
+
+
+def check_out(path: Path | None) -> None:
+    """Raise where a result could not be written to ``path``: better before the work than after it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise M3BayesError(f"--out {path} is a folder: give the path of a file")
+    if not path.parent.is_dir():
+        raise M3BayesError(
+            f"--out {path}: the folder {path.parent} does not exist; make it or choose another"
+        )
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _value(text: str) -> object:
+    if text in ("true", "false"):
+        return text == "true"
+    value = _float(text)
+    return text if math.isnan(value) else value

@@ -1,0 +1,89 @@
+"""``m3bayes predict``: losses of a table of recipes."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+import pandas as pd
+
+from m3bayes.cli.options import add_allow, add_ci, add_json, add_posterior, check_out, load_allowed
+from m3bayes.cli.show import frame_table, json_text, message, notes
+from m3bayes.cli.summary import describe
+from m3bayes.errors import M3BayesError, RecipeError
+from m3bayes.files import write_atomically
+from m3bayes.inference.predict import predict
+from m3bayes.table_file import read_table
+
+ADDED = (
+    "loss_mean",
+    "loss_sd",
+    "loss_lower",
+    "loss_upper",
+    "new_run_lower",
+    "new_run_upper",
+    "extrapolation",
+    "notes",
+)
+
+
+def add(commands) -> None:
+    parser = commands.add_parser(
+        "predict",
+        help="losses of a table of recipes",
+        description="Predict the losses of recipes. The recipes' columns are kept, and these added: loss_mean, "
+        "loss_sd, loss_lower and loss_upper of the mean surface, new_run_lower and new_run_upper of a new run "
+        "(all in the table's unit of loss), extrapolation (distance from the nearest run fitted; notes say where "
+        "it is far) and notes (codes with ; between).",
+    )
+    add_posterior(parser)
+    parser.add_argument(
+        "recipes",
+        type=Path,
+        metavar="RECIPES",
+        help="table of recipes, CSV or parquet, one row a recipe: params and target_tokens in the units of the "
+        "table fitted, epochs, target_ratio, final_ratio, first_ratio (the ratios 1 where absent)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the whole table here (CSV, or .parquet)"
+    )
+    add_ci(parser)
+    add_allow(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: Namespace) -> int:
+    check_out(arguments.out)
+    post = load_allowed(arguments)
+    recipes = read_table(arguments.recipes)
+    try:
+        prediction = predict(post, recipes, ci=arguments.ci)
+    except RecipeError as error:
+        raise RecipeError(f"{arguments.recipes}: {error}") from error
+    added = prediction.frame()[list(ADDED)].set_axis(recipes.index)
+    # a file that predict itself wrote can be predicted again
+    result = pd.concat([recipes.drop(columns=list(ADDED), errors="ignore"), added], axis=1)
+    if arguments.out is not None:
+        write_atomically(arguments.out, lambda path: _write(result, path, arguments.out.suffix))
+    if arguments.json:
+        content = {"posterior": describe(post), "ci": arguments.ci, "notes": prediction.notes}
+        print(json_text(content | {"recipes": result.to_dict("records")}))
+    else:
+        print(frame_table(result))
+        notes(prediction.notes)
+    if arguments.out is not None:
+        message(f"wrote {arguments.out}")
+    return 0
+
+
+def _write(table: pd.DataFrame, path: Path, suffix: str) -> None:
+    if suffix.lower() in (".parquet", ".pq"):
+        try:
+            table.to_parquet(path, index=False)
+        except ImportError:
+            raise M3BayesError(
+                "writing parquet needs an extra: pip install 'm3bayes[parquet]', or give --out a .csv"
+            ) from None
+    else:
+        table.to_csv(path, index=False, float_format="%.8g", lineterminator="\n", encoding="utf-8")

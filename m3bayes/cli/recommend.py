@@ -1,0 +1,160 @@
+"""``m3bayes recommend``: the recipe with the lowest loss that a compute budget pays for."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
+from pathlib import Path
+
+from m3bayes.cli.options import (
+    add_allow,
+    add_ci,
+    add_json,
+    add_posterior,
+    check_out,
+    interval,
+    load_allowed,
+    not_negative,
+    positive,
+    setting,
+)
+from m3bayes.cli.show import json_text, message, notes
+from m3bayes.decision import recommend
+from m3bayes.decision.space import LETTERS
+from m3bayes.errors import RecipeError
+from m3bayes.files import write_text
+from m3bayes.recipe import Recipe, recipe_columns
+from m3bayes.table_file import read_table
+
+UNITS = {
+    "params": "table's unit",
+    "epochs": "over the unique target tokens",
+    "target_ratio": "above 0, at most 1",
+    "final_ratio": "above 0, at most 1",
+    "tokens": "table's unit",
+    "source_tokens": "table's unit",
+    "last_stage_share": "of all tokens, above 0, at most 1",
+}
+Ends = tuple[float | None, float | None]
+
+
+def add(commands) -> None:
+    parser = commands.add_parser(
+        "recommend",
+        help="the best recipe for a compute budget",
+        description="The recipe with the lowest expected loss that spends at most the given compute, with "
+        "intervals. Bounds are the range of the runs where not given.",
+    )
+    add_posterior(parser)
+    parser.add_argument(
+        "--compute", type=positive, required=True, metavar="FLOP", help="budget in FLOP, counted as 6 N D"
+    )
+    parser.add_argument(
+        "--target-tokens",
+        type=positive,
+        required=True,
+        metavar="COUNT",
+        help="unique target tokens there are, in the table's unit of tokens",
+    )
+    add_bounds(parser)
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="RECIPES",
+        help="table of recipes to compare with, named by a column `run` or by their rows",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=positive,
+        default=0.005,
+        metavar="LOSS",
+        help="excess loss that still counts as near-optimal, in the table's unit of loss (default: %(default)s)",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write everything here, as JSON")
+    add_ci(parser)
+    add_allow(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def add_bounds(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("bounds, by default the range of the runs")
+    for name, letter in LETTERS.items():
+        for end in ("min", "max"):
+            group.add_argument(
+                f"--{end}-{name.replace('_', '-')}",
+                type=not_negative if end == "min" else positive,
+                metavar="VALUE",
+                help=f"{'least' if end == 'min' else 'most'} {name} ({letter}), {UNITS[name]}",
+            )
+    known = ", ".join(f"{name} ({letter})" for name, letter in LETTERS.items())
+    group.add_argument(
+        "--bound",
+        type=interval,
+        action="append",
+        default=[],
+        metavar="NAME=LOW:HIGH",
+        help=f"the same for any of {known}; either end may be left out",
+    )
+    group.add_argument(
+        "--freeze", type=setting, action="append", default=[], metavar="NAME=VALUE", help="hold one, as in r=1"
+    )
+
+
+def run(arguments: Namespace) -> int:
+    check_out(arguments.out)
+    bounds, freeze = _bounds(arguments), _each_once(arguments.freeze, "--freeze")
+    baselines = _baselines(arguments.baseline)
+    post = load_allowed(arguments)
+    result = recommend(
+        post,
+        compute=arguments.compute,
+        target_tokens=arguments.target_tokens,
+        bounds=bounds,
+        freeze=freeze,
+        baselines=baselines,
+        tolerance=arguments.tolerance,
+        ci=arguments.ci,
+    )
+    return 0
+
+
+def _bounds(arguments: Namespace) -> dict[str, Ends]:
+    """All of --min-*, --max-* and --bound as {name: (low, high)}, each end given at most once."""
+    names = {letter: name for name, letter in LETTERS.items()}
+    ends = [
+        (name, tuple(getattr(arguments, f"{end}_{name}") for end in ("min", "max")))
+        for name in LETTERS
+    ]
+    ends += [(names.get(name, name), pair) for name, pair in arguments.bound]
+    result: dict[str, Ends] = {}
+    for name, pair in ends:
+        before = result.get(name, (None, None))
+        if any(new is not None and old is not None for new, old in zip(pair, before, strict=True)):
+            raise RecipeError(f"a bound on {name} is given twice; give it once")
+        low, high = (old if new is None else new for new, old in zip(pair, before, strict=True))
+        if (low, high) != (None, None):
+            result[name] = (low, high)
+    return result
+
+
+def _each_once(pairs: Iterable[tuple[str, float]], option: str) -> dict[str, float]:
+    result: dict[str, float] = {}
+    for name, value in pairs:
+        if name in result:
+            raise RecipeError(f"{option} {name} is given twice; give it once")
+        result[name] = value
+    return result
+
+
+def _baselines(path: Path | None) -> dict[str, Recipe]:
+    if path is None:
+        return {}
+    table = read_table(path)
+    try:
+        columns = recipe_columns(table)
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
+    rows = range(len(table))
+    names = [str(name) for name in table["run"]] if "run" in table else [f"row {i + 1}" for i in rows]
+    return {}

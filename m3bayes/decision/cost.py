@@ -1,0 +1,133 @@
+"""What a training run costs: 6 N D, or a function of the user's.
+
+| symbol | meaning | unit |
+|---|---|---|
+| N | model parameters | parameters |
+| D | all tokens seen, of both languages | tokens |
+| C | training compute | FLOP |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+from m3bayes.errors import RecipeError
+
+CostFunction = Callable[[ArrayLike, ArrayLike], ArrayLike]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """``function(N, D)``: FLOP of training N parameters on D tokens, increasing in both, written for jax.
+
+    ``params_for(C, D)`` is its inverse in N where there is a closed form; otherwise N is solved for.
+    The function takes plain parameters and tokens; ``unit_params`` and ``unit_tokens`` say how many of
+    them are one unit of what :meth:`flops` is given.
+    """
+
+    name: str
+    function: CostFunction
+    params_for: Callable[[ArrayLike, ArrayLike], ArrayLike] | None = None
+    unit_params: float | int = 1.0
+    unit_tokens: float | int = 1.0
+
+    def in_units(self, unit_params: float | int, unit_tokens: float | int) -> Cost:
+        """The same cost for N and D counted in a table's units."""
+        return replace(self, unit_params=unit_params, unit_tokens=unit_tokens)
+
+    def flops(self, N: ArrayLike, D: ArrayLike) -> Array:
+        """FLOP of N and D in this cost's units."""
+        N, D = jnp.asarray(N) * self.unit_params, jnp.asarray(D) * self.unit_tokens
+        return jnp.asarray(self.function(N, D))
+
+    def log_params(self, log_C: ArrayLike, log_D: ArrayLike, low: ArrayLike, high: ArrayLike) -> Array:
+        """log N that spends C on D tokens, known to lie in [low, high]; twice differentiable in C and D."""
+        if self.params_for is not None:
+            N = self.params_for(jnp.exp(log_C), jnp.exp(log_D) * self.unit_tokens)
+            return jnp.log(N) - math.log(self.unit_params)
+
+        def excess(log_N: Array, log_C: ArrayLike, log_D: ArrayLike) -> Array:
+            return jnp.log(self.flops(jnp.exp(log_N), jnp.exp(log_D))) - log_C
+
+        log_N = _root(excess, *(lax.stop_gradient(jnp.asarray(v)) for v in (log_C, log_D, low, high)))
+        # from the root, a Newton step differentiates exactly once, the second one twice
+        for _ in range(2):
+            value, slope = jax.value_and_grad(excess)(log_N, log_C, log_D)
+            log_N = log_N - value / slope
+        return log_N
+
+    def tokens(self, C: float | int, N: float | int) -> float:
+        """D that C pays for with N parameters; 0 where N alone costs more, inf where tokens are free."""
+        return _crossing(lambda log_D: self.flops(N, jnp.exp(log_D)), C, self.unit_tokens)
+
+    def params(self, C: float | int, D: float | int) -> float:
+        """N that C pays for on D tokens; 0 where the tokens alone cost more, inf where parameters are free."""
+        return _crossing(lambda log_N: self.flops(jnp.exp(log_N), D), C, self.unit_params)
+
+
+def _crossing(flops: Callable[[Array], Array], C: float | int, unit: float | int) -> float:
+    """exp of where a cost that increases in a log reaches C, between 1e-3 and 1e30 real parameters or tokens."""
+    flops = jax.jit(flops)
+    low, high = math.log(1e-3 / unit), math.log(1e30 / unit)
+    if float(flops(low)) > C:
+        return 0.0
+    if float(flops(high)) < C:
+        return math.inf
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (low, middle) if float(flops(middle)) > C else (middle, high)
+    return math.exp(low)
+
+
+def _root(excess: Callable, log_C: Array, log_D: Array, low: Array, high: Array) -> Array:
+    """Newton's method on log cost against log N, nearly a straight line, kept inside a shrinking bracket."""
+
+    def step(_: int, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        low, high, log_N = state
+        value, slope = jax.value_and_grad(excess)(log_N, log_C, log_D)
+        low, high = jnp.where(value < 0, log_N, low), jnp.where(value < 0, high, log_N)
+        newton = log_N - value / slope
+        inside = (newton > low) & (newton < high)
+        return low, high, jnp.where(inside, newton, (low + high) / 2)
+
+    return lax.fori_loop(0, 30, step, (low, high, (low + high) / 2))[2]
+
+
+def _six_nd(N: ArrayLike, D: ArrayLike) -> Array:
+    return 6.0 * jnp.asarray(N) * D
+
+
+def _params_of_six_nd(C: ArrayLike, D: ArrayLike) -> Array:
+    return jnp.asarray(C) / 6.0 / D
+
+
+def six_nd() -> Cost:
+    """C = 6 N D (Kaplan et al. 2020): what the matrix products of a dense transformer cost."""
+    return Cost("6ND", _six_nd, _params_of_six_nd)
+
+
+def as_cost(cost: Cost | CostFunction) -> Cost:
+    """A user's function as a Cost. Raises RecipeError where it is not a positive, increasing FLOP count."""
+    if not isinstance(cost, Cost):
+        cost = Cost(getattr(cost, "__name__", "cost"), cost)
+    corners = [(1e6, 1e9), (2e6, 1e9), (1e6, 2e9)]
+    try:
+        base, more_params, more_tokens = (float(jax.jit(cost.function)(N, D)) for N, D in corners)
+    except Exception as error:
+        raise RecipeError(
+            f"cost {cost.name} failed at N = 1e6, D = 1e9 ({type(error).__name__}: {str(error).splitlines()[0]}); "
+            "expected a function of (params, tokens) giving FLOP"
+        ) from None
+    if not (0 < base < more_params < math.inf and base < more_tokens < math.inf):
+        raise RecipeError(
+            f"cost {cost.name} is {base:g} FLOP at N = 1e6, D = 1e9, {more_params:g} at twice N and "
+            f"{more_tokens:g} at twice D; expected a positive FLOP count that increases in both"
+        )
+    return cost

@@ -1,0 +1,26 @@
+"""Risks: what one number a recipe's losses over the posterior draws come to. The recommended recipe minimises it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jax import Array
+
+
+@dataclass(frozen=True)
+class Risk:
+    """``function`` takes the losses (draw,) of one recipe to a scalar: differentiable in jax, in the losses' unit,
+    and never lower for a recipe whose loss is higher in every draw. ``name`` is for reports."""
+
+    name: str
+    function: Callable[[Array], Array]
+
+    def __call__(self, losses: Array) -> Array:
+        return self.function(losses)
+
+
+def mean() -> Risk:
+    """The expected loss."""
+    return Risk("mean", jnp.mean)

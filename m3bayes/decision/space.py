@@ -1,0 +1,227 @@
+"""What may be recommended: bounds on seven variables, and how they differ from what was run.
+
+| symbol | name | unit |
+|---|---|---|
+| N | params | the table's unit of parameters |
+| k | epochs | - |
+| r, r_f | target_ratio, final_ratio | - |
+| D, S | tokens, source_tokens: all tokens seen, those of the source language | the table's unit of tokens |
+| share | last_stage_share, of the last of two stages: (r - r_1) / (r_f - r_1) | - |
+
+The default bounds are the range of the runs, the share's over the runs that had two stages. They are widened
+only by the caller, and then a note says so. The share says nothing of recipes with one stage, unless it is frozen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from m3bayes.decision.cost import Cost
+from m3bayes.errors import InfeasibleError, Note, RecipeError
+from m3bayes.laws.law import RECIPE_COLUMNS, Law
+from m3bayes.runs import Runs
+
+Number = float | int
+Bounds = Mapping[str, Sequence[Number | None]]
+
+LETTERS = {
+    "params": "N",
+    "epochs": "k",
+    "target_ratio": "r",
+    "final_ratio": "r_f",
+    "tokens": "D",
+    "source_tokens": "S",
+    "last_stage_share": "share",
+}
+RATIOS = ("target_ratio", "final_ratio", "last_stage_share")
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An interval of one variable; ``low_from`` and ``high_from`` say whose its ends are."""
+
+    name: str
+    low: float
+    high: float
+    low_from: str
+    high_from: str
+
+    @property
+    def low_text(self) -> str:
+        return f"{self.name} >= {self.low:.4g} ({self.low_from})"
+
+    @property
+    def high_text(self) -> str:
+        return f"{self.name} <= {self.high:.4g} ({self.high_from})"
+
+
+@dataclass(frozen=True)
+class Space:
+    """A request in the table's units: bounds, compute C (FLOP), U, the cost model and what else is fixed.
+
+    ``two_stages`` is None where one or two stages may be recommended, else whether there must be two.
+    ``extra`` are values of further columns the law reads.
+    """
+
+    bounds: Mapping[str, Bound]
+    compute: float
+    target_tokens: float
+    cost: Cost
+    first_ratio: float
+    two_stages: bool | None
+    extra: Mapping[str, float]
+    runs_compute: float
+    notes: tuple[Note, ...]
+
+    def __getitem__(self, name: str) -> Bound:
+        return self.bounds[name]
+
+
+def space(
+    runs: Runs,
+    law: Law,
+    *,
+    compute: Number,
+    target_tokens: Number,
+    cost: Cost,
+    bounds: Bounds,
+    freeze: Mapping[str, Number],
+) -> Space:
+    """The space of a request. Raises RecipeError for names and numbers that mean nothing, InfeasibleError for
+    bounds that exclude each other at once."""
+    _positive("compute", compute, "FLOP")
+    _positive("target_tokens", target_tokens, "tokens in the table's unit")
+    bounds, freeze = _by_name(bounds), _by_name(freeze)
+    if both := sorted(bounds.keys() & freeze.keys()):
+        raise RecipeError(f"{both[0]} is both bounded and frozen; give one of the two")
+    extra = {name: value for name, value in freeze.items() if name not in (*LETTERS, "first_ratio")}
+    _check_names(bounds, freeze, extra, law)
+    cost = cost.in_units(runs.unit_params, runs.unit_tokens)
+    # no model below one parameter, no run below one target token
+    smallest = {"params": 1 / runs.unit_params, "epochs": 1 / runs.unit_tokens / target_tokens}
+    smallest |= dict.fromkeys(RATIOS, 1e-6)
+    result, notes = {}, []
+    for name, (low, high) in ranges(runs).items():
+        asked = (freeze[name], freeze[name]) if name in freeze else bounds.get(name, (None, None))
+        result[name] = bound = _bound(name, (low, high), asked, smallest.get(name, 0.0))
+        if bound.low < low * (1 - 1e-12) or bound.high > high * (1 + 1e-12):
+            said = "none of them had two stages" if math.isnan(low) else f"they had {low:.4g} to {high:.4g}"
+            notes.append(
+                Note("BOUNDS_WIDENED", f"{name} from {bound.low:.4g} to {bound.high:.4g} goes beyond the runs: {said}", (name,))
+            )  # fmt: skip
+    share = freeze.get("last_stage_share")
+    runs_compute = float(np.max(cost.flops(runs["params"], runs.tokens)))
+    return Space(
+        bounds=result,
+        compute=float(compute),
+        target_tokens=float(target_tokens),
+        cost=cost,
+        first_ratio=float(freeze.get("first_ratio", 0.0)),
+        two_stages=None if share is None else share < 1,
+        extra={name: float(value) for name, value in extra.items()},
+        runs_compute=runs_compute,
+        notes=(*notes, *_outside_the_runs(runs, float(compute), float(target_tokens), runs_compute)),
+    )
+
+
+def ranges(runs: Runs) -> dict[str, tuple[float, float]]:
+    """Range of the runs in the seven variables; NaN for the share where no run had two stages."""
+    two_stages = runs["final_ratio"] != runs["target_ratio"]
+    values = {
+        "params": runs["params"],
+        "epochs": runs["epochs"],
+        "target_ratio": runs["target_ratio"],
+        "final_ratio": runs["final_ratio"],
+        "tokens": runs.tokens,
+        "source_tokens": runs.source_tokens,
+        "last_stage_share": runs.last_stage_share[two_stages],
+    }
+    return {
+        name: (float(np.min(column)), float(np.max(column))) if column.size else (math.nan, math.nan)
+        for name, column in values.items()
+    }
+
+
+def _bound(name: str, runs: tuple[float, float], asked: Sequence[Number | None], smallest: float) -> Bound:
+    """The caller's ends where given, else the runs'; kept to what the variable can be at all."""
+    if len(asked) != 2 or any(end is not None and math.isnan(end) for end in asked):
+        raise RecipeError(
+            f"bounds of {name} are {asked!r}; expected (low, high), None for the range of the runs"
+        )
+    if math.isnan(runs[0]) and asked != (None, None):
+        runs = (0.0, 1.0)
+    low, high = (end if given is None else float(given) for end, given in zip(runs, asked, strict=True))
+    if name in RATIOS and (low < 0 or high > 1):
+        raise RecipeError(f"{name} between {low:g} and {high:g}; expected a ratio above 0 and at most 1")
+    low_from, high_from = ("runs" if end is None else "asked for" for end in asked)
+    bound = Bound(name, max(low, smallest), high, low_from, high_from)
+    if bound.low > bound.high:
+        raise InfeasibleError(
+            f"no recipe is feasible: {bound.low_text} and {bound.high_text} exclude each other"
+        )
+    return bound
+
+
+def _by_name(given: Mapping) -> dict:
+    """Keys as column names, whether given as names or as letters."""
+    names = {letter: name for name, letter in LETTERS.items()}
+    result = {}
+    for key, value in given.items():
+        name = names.get(key, key)
+        if name in result:
+            raise RecipeError(f"{name} is given twice, as {name} and as {LETTERS[name]}")
+        result[name] = value
+    return result
+
+
+def _check_names(bounds: Mapping, freeze: Mapping, extra: Iterable[str], law: Law) -> None:
+    known = ", ".join(f"{name} ({letter})" for name, letter in LETTERS.items())
+    for name in bounds:
+        if name not in LETTERS:
+            raise RecipeError(f"no variable {name!r} can be bounded; these can: {known}")
+    needed = [column for column in law.columns if column not in (*RECIPE_COLUMNS, "first_ratio")]
+    for name in extra:
+        if name not in needed:
+            also = f" and, for this law, {', '.join(needed)}" if needed else ""
+            raise RecipeError(f"no variable {name!r} can be frozen; these can: {known}, first_ratio{also}")
+    for name in needed:
+        if name not in extra:
+            raise RecipeError(
+                f"law {law.name} reads column {name}; give its value as freeze={{{name!r}: value}}"
+            )
+    for name, value in freeze.items():
+        if not math.isfinite(value):
+            raise RecipeError(f"{name} is frozen at {value}; expected a finite number")
+    if not 0 <= freeze.get("first_ratio", 0) < 1:
+        raise RecipeError(
+            f"first_ratio is frozen at {freeze['first_ratio']:g}; expected a ratio from 0 to below 1"
+        )
+
+
+def _positive(name: str, value: Number, unit: str) -> None:
+    if not 0 < value < math.inf:
+        raise RecipeError(f"{name} is {value}; expected a positive number of {unit}")
+
+
+def _outside_the_runs(runs: Runs, compute: float, target_tokens: float, runs_compute: float) -> list[Note]:
+    notes = []
+    U = runs["target_tokens"]
+    if not U.min() * (1 - 1e-9) <= target_tokens <= U.max() * (1 + 1e-9):
+        notes.append(
+            Note(
+                "EXTRAPOLATION",
+                f"target_tokens {target_tokens:.4g} is outside the runs, which had {U.min():.4g} to {U.max():.4g}",
+                ("target_tokens",),
+            )
+        )
+    times = compute / runs_compute
+    if times > 30:
+        said = f"compute is {times:.3g} times the largest run's; beyond 30 times the law is mostly guessing"
+        notes.append(Note("BEYOND_30X", said, ("compute",)))
+    elif times > 1 + 1e-9:
+        notes.append(Note("EXTRAPOLATION", f"compute is {times:.3g} times the largest run's", ("compute",)))
+    return notes

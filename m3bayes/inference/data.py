@@ -1,0 +1,185 @@
+"""Runs in canonical form: what the engine sees, and the way back to the table's units.
+
+Rounding of 1e-16 in the input changes every draw of a chain. So that neither the order of the rows nor
+the units of N and U matter, inputs are made canonical: N and U are divided by their geometric means and
+their logs rounded to 1e-9, losses are divided by their median, rows are sorted, and the table is padded
+with weightless rows to a bucket of sizes so that compiled code is reused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from m3bayes.errors import FitError, RunTableError
+from m3bayes.inference.noise import Noise
+from m3bayes.laws.law import Law
+from m3bayes.runs import Runs
+
+DECIMALS = 9
+SMALLEST_BUCKET = 32
+
+
+@dataclass(frozen=True)
+class Canonical:
+    """One table in canonical form.
+
+    ``arrays``  what compiled functions take: ``x`` {column: (padded,)}, ``y`` log of loss / median loss,
+                ``weight`` (0 for padding), ``relative_se``, ``group`` (index), ``reference`` {name: log value}
+    ``order``   position in the table of each canonical row, padding left out
+    ``groups``  values of the noise's column
+    ``scale``   {"params", "tokens", "loss"}: table value of the canonical unit
+    """
+
+    arrays: Mapping[str, object]
+    order: Int[np.ndarray, " run"]
+    groups: tuple[str, ...]
+    scale: Mapping[str, float]
+
+    def constants(self, law: Law) -> dict[str, float]:
+        """Reference quantities in the table's units, by name; ``L`` is the median loss."""
+        reference: Mapping[str, float] = self.arrays["reference"]  # type: ignore[assignment]
+        constants = {"L": self.scale["loss"]}
+        for name, log_value in reference.items():
+            of = law.references[name]
+            unit = self.scale["params"] ** of.params * self.scale["tokens"] ** of.tokens
+            constants[name] = float(np.exp(log_value) * unit)
+        return constants
+
+
+def bucket(n: int) -> int:
+    """The padded size of a table of n rows: 32, 64, 96, 128, 192, 256, ... (powers of two and their halves)."""
+    size = SMALLEST_BUCKET
+    while size < n:
+        size = size * 3 // 2 if size & (size - 1) == 0 and size >= 64 else _next_power(size)
+    return size
+
+
+def _next_power(size: int) -> int:
+    return 1 << size.bit_length()
+
+
+def canonical(runs: Runs, law: Law, noise: Noise) -> Canonical:
+    """Bring runs into canonical form for a law.
+
+    Raises RunTableError when the table lacks a column that the law or the noise reads.
+    """
+    for name in (*law.columns, *((noise.by,) if noise.by else ()), *(("loss_se",) if noise.known else ())):
+        if name not in runs.columns:
+            why = f"law {law.name}" if name in law.columns else "the noise"
+            raise RunTableError(
+                f"{why} reads column {name!r}, which {runs.name} does not have; it has {', '.join(runs.columns)}"
+            )
+    scale = {"params": 1.0 / runs.unit_params, "tokens": 1.0 / runs.unit_tokens, "loss": 1.0}
+    if law.equivariant:
+        scale = {
+            "params": _geometric_mean(runs["params"]),
+            "tokens": _geometric_mean(runs["target_tokens"]),
+            "loss": float(np.median(runs["loss"])),
+        }
+    x = {name: _in_units(name, np.asarray(runs[name], float), scale) for name in law.columns}
+    y = np.log(runs["loss"]) - np.log(scale["loss"])
+    weight = runs["weight"] if "weight" in runs.columns else np.ones(len(runs))
+    weight = np.where(np.isnan(weight), 1.0, weight)
+    relative_se = np.nan_to_num(runs["loss_se"]) / runs["loss"] if noise.known else np.zeros(len(runs))
+    groups, group = _groups(runs, noise)
+
+    keys = (relative_se, weight, group, *(x[name] for name in reversed(law.columns)), y)
+    order = np.lexsort(keys)
+    padded = bucket(len(runs))
+
+    def pad(values: np.ndarray, filler: float | int | None = None) -> np.ndarray:
+        values = values[order]
+        last = values[-1] if filler is None else filler
+        return np.concatenate([values, np.full(padded - len(values), last, values.dtype)])
+
+    arrays = {
+        "x": {name: pad(values) for name, values in x.items()},
+        "y": pad(y),
+        "weight": pad(weight.astype(float), 0.0),
+        "relative_se": pad(relative_se),
+        "group": pad(group),
+        "reference": _references(law, {name: values[order] for name, values in x.items()}),
+    }
+    return Canonical(arrays, order, groups, scale)
+
+
+def unscale(
+    law: Law, scaled: Mapping[str, jax.Array], reference: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """Canonical coefficients from reference-scaled ones (``reference`` holds logs)."""
+    return {
+        c.name: scaled[c.name] * jnp.exp(-log_at_reference(law, c.name, scaled, reference))
+        if c.at
+        else scaled[c.name]
+        for c in law.coefficients
+    }
+
+
+def log_at_reference(
+    law: Law, name: str, exponents: Mapping[str, jax.Array], reference: Mapping[str, jax.Array]
+) -> jax.Array:
+    """Log of what multiplies a coefficient in its reference-scaled form, product of ref^exponent."""
+    total = jnp.zeros(())
+    for quantity, power in law[name].at.items():
+        sign = -1.0 if power.startswith("-") else 1.0
+        total = total + sign * exponents[power.lstrip("-")] * reference[quantity]
+    return total
+
+
+def to_table_units(law: Law, canonical_draws: Mapping[str, np.ndarray], scale: Mapping[str, float]):
+    """Coefficients in the table's units from canonical ones, any shape."""
+    result = {}
+    for c in law.coefficients:
+        values = canonical_draws[c.name]
+        log_factor = np.zeros_like(values)
+        for quantity, power in c.at.items():
+            sign = -1.0 if power.startswith("-") else 1.0
+            of = law.references[quantity]
+            unit = of.params * np.log(scale["params"]) + of.tokens * np.log(scale["tokens"])
+            log_factor = log_factor - sign * canonical_draws[power.lstrip("-")] * unit
+        if c.of_loss:
+            log_factor = log_factor + np.log(scale["loss"])
+        result[c.name] = values * np.exp(log_factor)
+    return result
+
+
+def _geometric_mean(values: Float[np.ndarray, " run"]) -> float:
+    return float(np.exp(np.mean(np.sort(np.log(values)))))
+
+
+def _in_units(name: str, values: np.ndarray, scale: Mapping[str, float]) -> np.ndarray:
+    # by convention a column named ...params or ...tokens is in that unit
+    unit = next((scale[u] for u in ("params", "tokens") if name.endswith(u)), None)
+    if unit is None:
+        return values
+    with np.errstate(divide="ignore"):
+        return np.exp(np.round(np.log(values) - np.log(unit), DECIMALS))
+
+
+def _groups(runs: Runs, noise: Noise) -> tuple[tuple[str, ...], np.ndarray]:
+    if noise.by is None:
+        return (), np.zeros(len(runs), int)
+    labels = np.array([str(v) for v in runs[noise.by]])
+    names, index = np.unique(labels, return_inverse=True)
+    return tuple(str(n) for n in names), index.astype(int)
+
+
+def _references(law: Law, x: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Mean log of each reference quantity the law uses, 0 where no run has it."""
+    used = {quantity for c in law.coefficients for quantity in c.at}
+    with jax.enable_x64(True):
+        columns = {name: jnp.asarray(values) for name, values in x.items()}
+        values = {q: np.asarray(jax.vmap(law.references[q].log_value)(columns)) for q in sorted(used)}
+    result = {}
+    for name, logs in values.items():
+        finite = logs[~np.isnan(logs)]
+        if np.isinf(finite).any():
+            raise FitError(f"reference quantity {name!r} of law {law.name} is not finite for some run")
+        result[name] = round(float(finite.mean()), DECIMALS) if finite.size else 0.0
+    return result

@@ -1,0 +1,294 @@
+"""fit(runs, law) -> Posterior: mode, NUTS, gate, and more effort where the gate is not passed."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpyro.distributions import biject_to
+
+from m3bayes.errors import FitError, NotConvergedError, Note, unique_notes
+from m3bayes.inference import checkpoint as checkpoints
+from m3bayes.inference.coordinates import coordinates, sample_prior
+from m3bayes.inference.data import Canonical, canonical, to_table_units, unscale
+from m3bayes.inference.gate import Gate, judge, unidentified
+from m3bayes.inference.identifiability import check_enough_runs, identifiability_notes
+from m3bayes.inference.mode import Mode, find_mode
+from m3bayes.inference.model import log_surface, observation, site_priors
+from m3bayes.inference.noise import Noise, student_t
+from m3bayes.inference.posterior import Posterior
+from m3bayes.inference.progress import bar
+from m3bayes.inference.sampler import Chain, ChainStore, Frame, frame_at, frame_of, sample
+from m3bayes.laws.law import Law
+from m3bayes.laws.m3 import m3
+from m3bayes.runs import Runs
+
+# optima this close to the best (in nats) are worth a chain
+NEARBY_OPTIMUM = 10.0
+PRIOR_DRAWS = 2000
+PACKAGES = ("m3bayes", "jax", "numpyro", "numpy")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One run of the sampler; later attempts go on from what earlier ones learned."""
+
+    target_accept: float
+    warmup: int
+    draws: int
+
+
+def fit(
+    runs: Runs,
+    law: Law | None = None,
+    *,
+    noise: Noise | None = None,
+    seed: int = 0,
+    chains: int = 4,
+    warmup: int | None = None,
+    draws: int = 1000,
+    allow: Literal["passed", "flagged"] = "passed",
+    checkpoint: Path | str | None = None,
+    resume: bool = False,
+    progress: bool | None = None,
+) -> Posterior:
+    """The posterior of a law's coefficients given runs.
+
+    ``law``         default M3; ``noise`` default Student-t on log loss
+    ``warmup``      transitions a chain before draws are kept; default 200 for up to 8 coordinates, else 800
+    ``draws``       draws a chain. Where the gate is not passed, up to two further attempts are made with
+                    smaller steps, 2 and 4 times the warm-up and draws; the note ESCALATED says so.
+    ``allow``       "passed" raises NotConvergedError unless the gate is passed, "flagged" returns anyway
+    ``checkpoint``  a folder that keeps the chains while they run; with ``resume`` chains go on from there
+                    and give the draws of an uninterrupted run, bit for bit
+    ``progress``    show a bar; None shows it on a terminal
+
+    The same seed gives the same draws whatever the number of threads, the order of the rows and the units
+    of N and U. Raises RunTableError (columns missing, too few runs), FitError (nothing to start from, or a
+    checkpoint of another fit) and NotConvergedError, which carries the flagged posterior.
+    """
+    law = m3() if law is None else law
+    noise = student_t() if noise is None else noise
+    _check_counts(seed=(seed, 0), chains=(chains, 1), draws=(draws, 4))
+    check_enough_runs(runs, law)
+    with jax.enable_x64(True):
+        table = canonical(runs, law, noise)
+        space = coordinates(law, noise, len(table.groups))
+        if warmup is None:
+            warmup = 200 if space.dim <= 8 else 800
+        _check_counts(warmup=(warmup, 20))
+        mode = find_mode(law, noise, len(table.groups), table.arrays, _key(seed, "mode"))
+        settings = {"seed": seed, "chains": chains, "warmup": warmup, "draws": draws}
+        identity = _identity(runs, law, noise, settings)
+
+        notes = [*runs.notes, *identifiability_notes(runs, law)]
+        frame = frame_at(mode.q[0], mode.hessian)
+        optima = _worthwhile_optima(mode, frame)
+        if len(optima) > 1:
+            notes.append(_multimodal(mode, len(optima)))
+        starts = _overdispersed(optima, frame, chains, _key(seed, "starts"))
+
+        for number, attempt in enumerate(_attempts(warmup, draws), start=1):
+            store, damaged = _store(checkpoint, resume, number, attempt, identity, chains)
+            notes += damaged
+            label = "sampling" if number == 1 else f"sampling, attempt {number}"
+            with bar(label, chains * (attempt.warmup + attempt.draws), progress) as report:
+                ran = sample(
+                    law, noise, len(table.groups), table.arrays, frame, starts,
+                    [_key(seed, f"attempt {number} chain {c}") for c in range(chains)],
+                    warmup=attempt.warmup, draws=attempt.draws, target_accept=attempt.target_accept,
+                    report=report, store=store,
+                )  # fmt: skip
+            posterior, gate = _assemble(runs, law, noise, table, ran)
+            if gate.passed:
+                break
+            frame = frame_of(np.concatenate([chain.q for chain in ran]))
+            starts = np.stack([chain.q[-1] for chain in ran])
+        if checkpoint is not None:
+            for n in range(1, number + 1):
+                checkpoints.remove(Path(checkpoint) / f"attempt-{n}")
+        if number > 1:
+            notes.append(_escalated(number, attempt, gate))
+        notes += [*gate.notes, *_unidentified(law, noise, table, ran)]
+
+    result = Posterior(
+        law=law,
+        noise=noise,
+        runs=runs,
+        verdict="passed" if gate.passed else "flagged",
+        notes=unique_notes(notes),
+        settings={
+            **settings,
+            "attempts": number,
+            "final_warmup": attempt.warmup,
+            "final_draws": attempt.draws,
+            "target_accept": attempt.target_accept,
+        },
+        versions=_versions(),
+        **posterior,
+    )
+    if not gate.passed and allow == "passed":
+        raise NotConvergedError(
+            f"the fit of {law.name} to {runs.name} did not converge in {number} attempts: "
+            f"{'; '.join(note.message for note in gate.notes)}; allow=\"flagged\" returns it all the same",
+            result,
+        )
+    return result
+
+
+def _attempts(warmup: int, draws: int) -> tuple[Attempt, ...]:
+    return (
+        Attempt(0.9, warmup, draws),
+        Attempt(0.95, 2 * warmup, 2 * draws),
+        Attempt(0.99, 2 * warmup, 4 * draws),
+    )
+
+
+def _key(seed: int, name: str) -> Array:
+    """The random key of one purpose."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+def _check_counts(**counts: tuple[int, int]) -> None:
+    for name, (value, least) in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise FitError(f"{name} is {value!r}; give a whole number, at least {least}")
+
+
+def _identity(runs: Runs, law: Law, noise: Noise, settings: Mapping[str, int]) -> dict[str, object]:
+    return {
+        "law": law.name,
+        "law_options": {key: str(value) for key, value in law.options.items()},
+        "coefficients": list(law.names),
+        "noise": {"kind": noise.kind, "by": noise.by, "known": noise.known},
+        "table": runs.fingerprint(),
+        "settings": dict(settings),
+        "versions": _versions(),
+    }
+
+
+@lru_cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in PACKAGES}
+
+
+def _store(folder, resume: bool, number: int, attempt: Attempt, identity, chains: int):
+    """Where this attempt's chains are kept, and notes on damaged ones. FitError for another fit's folder."""
+    if folder is None:
+        return None, ()
+    place = Path(folder) / f"attempt-{number}"
+    whole = {**identity, "attempt": vars(attempt)}
+    kept: list[dict[str, np.ndarray] | None] = [None] * chains
+    notes: tuple[Note, ...] = ()
+    if resume and checkpoints.check_header(place, whole):
+        kept, notes = checkpoints.read_chains(place, chains)
+    else:
+        checkpoints.write_header(place, whole)
+    return ChainStore(kept.__getitem__, lambda chain, arrays: checkpoints.write_chain(place, chain, arrays)), notes
+
+
+def _worthwhile_optima(mode: Mode, frame: Frame) -> np.ndarray:
+    """(optimum, dim) the best optimum and every distinct one not much worse."""
+    kept = [mode.q[0]]
+    inverse = np.linalg.inv(np.asarray(frame.axes))
+    for q, potential in zip(mode.q[1:], mode.potential[1:], strict=True):
+        if potential - mode.potential[0] > NEARBY_OPTIMUM:
+            break
+        if all(np.abs(inverse @ (q - other)).max() > 1.0 for other in kept):
+            kept.append(q)
+    return np.stack(kept)
+
+
+def _multimodal(mode: Mode, count: int) -> Note:
+    return Note(
+        "MULTIMODAL",
+        f"the posterior has {count} optima within {NEARBY_OPTIMUM:.0f} nats of the best; "
+        "each of them started a chain where there are enough chains",
+    )
+
+
+def _escalated(number: int, attempt: Attempt, gate: Gate) -> Note:
+    outcome = "passed the gate" if gate.passed else "did not pass the gate either"
+    return Note(
+        "ESCALATED",
+        f"attempt {number}, with {attempt.warmup} warm-up transitions and {attempt.draws} draws a chain at "
+        f"target acceptance {attempt.target_accept}, {outcome}",
+    )
+
+
+def _overdispersed(optima: np.ndarray, frame: Frame, chains: int, key: Array) -> np.ndarray:
+    """(chain, dim): starts spread about the optima, wider than the posterior."""
+    spread = 1.5 * np.asarray(jax.random.normal(key, (chains, optima.shape[1])))
+    centres = np.stack([optima[c % len(optima)] for c in range(chains)])
+    return centres + spread @ np.asarray(frame.axes).T
+
+
+@lru_cache(maxsize=32)
+def _reader(law: Law, noise: Noise, n_groups: int):
+    """(q, arrays) -> canonical coefficients, noise sites and log likelihood of every run, for one chain."""
+    space = coordinates(law, noise, n_groups)
+
+    @jax.jit
+    def read(qs, arrays):
+        def one(q):
+            sites = space.to_sites(q, arrays)
+            location = log_surface(law, sites, arrays)
+            likelihood = observation(noise, location, sites, arrays).log_prob(arrays["y"])
+            c = unscale(law, sites, arrays["reference"])
+            return c | {n: v for n, v in sites.items() if n not in c}, likelihood
+
+        return jax.lax.map(one, qs, batch_size=100)
+
+    return read
+
+
+def _assemble(runs: Runs, law: Law, noise: Noise, table: Canonical, ran: list[Chain]):
+    """Fields of the Posterior that hold draws, and the gate's verdict on them."""
+    read = _reader(law, noise, len(table.groups))
+    per_chain = [read(jnp.asarray(chain.q), dict(table.arrays)) for chain in ran]
+    sites = {name: np.stack([np.asarray(s[name]) for s, _ in per_chain]) for name in per_chain[0][0]}
+    draws = to_table_units(law, sites, table.scale)
+    draws |= {name: values for name, values in sites.items() if name not in draws}
+    canonical_order = np.stack([np.asarray(likelihood) for _, likelihood in per_chain])
+    likelihood = np.empty((*canonical_order.shape[:2], len(runs)))
+    likelihood[..., table.order] = canonical_order[..., : len(runs)]
+    statistics = {name: np.stack([c.statistics[name] for c in ran]) for name in ran[0].statistics}
+    statistics["diverging"] = statistics["diverging"].astype(bool)
+    statistics["n_steps"] = statistics["n_steps"].astype(int)
+    judged = {}
+    for name, values in sites.items():
+        flat = values.reshape(*values.shape[:2], -1)
+        judged |= {name if flat.shape[2] == 1 else f"{name}[{i}]": flat[..., i] for i in range(flat.shape[2])}
+    fields = {
+        "draws": draws,
+        "sample_stats": statistics,
+        "log_likelihood": likelihood,
+        "constants": table.constants(law),
+        "groups": table.groups,
+    }
+    return fields, judge(judged, statistics)
+
+
+def _unidentified(law: Law, noise: Noise, table: Canonical, ran: list[Chain]) -> tuple[Note, ...]:
+    """Notes on coefficients whose posterior is as wide as their prior, on their unbounded scale."""
+    n_groups = len(table.groups)
+    space = coordinates(law, noise, n_groups)
+    priors = {c.name: c.prior for c in law.coefficients}
+    qs = jnp.asarray(np.concatenate([c.q for c in ran])[:: max(1, sum(len(c.q) for c in ran) // PRIOR_DRAWS)])
+    sites = jax.vmap(space.to_sites, in_axes=(0, None))(qs, dict(table.arrays))
+    keys = jax.random.split(jax.random.key(0), PRIOR_DRAWS)
+    simulated = jax.vmap(lambda key: sample_prior(site_priors(law, noise, n_groups), key))(keys)
+
+    def unbounded(draws: Mapping[str, Array]) -> dict[str, np.ndarray]:
+        return {name: np.asarray(biject_to(priors[name].support).inv(draws[name])) for name in priors}
+
+    return unidentified(unbounded(sites), unbounded(simulated))

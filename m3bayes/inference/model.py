@@ -1,0 +1,64 @@
+"""Law, prior and noise as ONE NumPyro model: prior, posterior and simulation all come from it.
+
+Sample sites are the law's reference-scaled coefficients, ``sigma`` and, for Student-t noise, ``nu``; the
+observed site ``log_loss`` is the log of loss / median loss, one value a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jax import Array
+
+from m3bayes.inference.data import unscale
+from m3bayes.inference.noise import Noise
+from m3bayes.laws import priors
+from m3bayes.laws.law import Law
+
+
+def noise_priors(noise: Noise, n_groups: int) -> dict[str, dist.Distribution]:
+    """{site: prior}: sigma of log loss (one, or one a group), and nu - 2 ~ Gamma(2, .1)."""
+    sigma = priors.log_normal(0.008, 1.0)
+    sites = {"sigma": sigma.expand((n_groups,)).to_event(1) if noise.by else sigma}
+    if noise.kind == "student-t":
+        sites["nu"] = dist.TransformedDistribution(
+            dist.Gamma(2.0, 0.1), dist.transforms.AffineTransform(2.0, 1.0, domain=dist.constraints.positive)
+        )
+    return sites
+
+
+def site_priors(law: Law, noise: Noise, n_groups: int) -> dict[str, dist.Distribution]:
+    """{site: prior} of everything that is sampled, in a fixed order."""
+    return {**{c.name: c.prior for c in law.coefficients}, **noise_priors(noise, n_groups)}
+
+
+def log_surface(law: Law, scaled: Mapping[str, Array], arrays: Mapping) -> Array:
+    """(padded,) log loss of every run, relative to the median loss."""
+    c = unscale(law, scaled, arrays["reference"])
+    return jax.vmap(law.log_loss, in_axes=(None, 0))(c, arrays["x"])
+
+
+def observation(
+    noise: Noise, location: Array, sites: Mapping[str, Array], arrays: Mapping
+) -> dist.Distribution:
+    """Distribution of the measured log losses about the surface."""
+    sigma = jnp.asarray(sites["sigma"])
+    sigma = sigma[arrays["group"]] if noise.by else sigma
+    scale = jnp.sqrt(sigma**2 + arrays["relative_se"] ** 2) if noise.known else sigma
+    if noise.kind == "student-t":
+        return dist.StudentT(sites["nu"], location, scale)
+    return dist.Normal(location, scale)
+
+
+def model(law: Law, noise: Noise, n_groups: int, arrays: Mapping, observed: bool = True) -> None:
+    """The NumPyro model; ``observed=False`` simulates log losses from the prior."""
+    sites = {name: numpyro.sample(name, prior) for name, prior in site_priors(law, noise, n_groups).items()}
+    location = log_surface(law, sites, arrays)
+    with numpyro.plate("run", arrays["y"].shape[0]), numpyro.handlers.scale(scale=arrays["weight"]):
+        numpyro.sample(
+            "log_loss", observation(noise, location, sites, arrays), obs=arrays["y"] if observed else None
+        )

@@ -1,0 +1,210 @@
+"""NUTS: NumPyro's kernel inside one jitted function, preconditioned at the mode.
+
+A chain is a state that `advance` moves on by up to CHUNK transitions at a time, so that progress can be
+shown and a checkpoint written between two calls; the chunks do not change the draws. Chains run one a
+thread over the same compiled function, and each chain's draws depend on its key alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+from numpyro.infer.hmc import hmc
+
+from m3bayes.inference.coordinates import coordinates
+from m3bayes.inference.noise import Noise
+from m3bayes.laws.law import Law
+
+CHUNK = 250
+STATISTICS = ("lp", "energy", "diverging", "acceptance_rate", "n_steps", "step_size")
+
+
+class Frame(NamedTuple):
+    """The whitened frame in which chains move: q = centre + axes z."""
+
+    centre: Float[Array, " dim"]
+    axes: Float[Array, "dim dim"]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """``q`` (draw, dim) and ``statistics`` {name: (draw,)} after warm-up."""
+
+    q: Float[np.ndarray, "draw dim"]
+    statistics: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class ChainStore:
+    """Where a chain's unfinished state is kept: ``read(chain)`` gives the arrays last written, or None."""
+
+    read: Callable[[int], Mapping[str, np.ndarray] | None]
+    write: Callable[[int, Mapping[str, np.ndarray]], None]
+
+
+def frame_at(q: Float[np.ndarray, " dim"], hessian: Float[np.ndarray, "dim dim"]) -> Frame:
+    """The frame in which a Gaussian with this mode and Hessian is standard normal."""
+    curvature, axes = np.linalg.eigh(hessian)
+    # no direction is taken as wider than 3 prior-sized units or as negative
+    curvature = np.maximum(np.abs(curvature), 0.1)
+    return Frame(jnp.asarray(q), jnp.asarray(axes / np.sqrt(curvature)))
+
+
+def frame_of(qs: Float[np.ndarray, "draw dim"]) -> Frame:
+    """The frame in which draws have zero mean and unit covariance."""
+    covariance = np.cov(qs, rowvar=False)
+    widths, axes = np.linalg.eigh(covariance)
+    return Frame(jnp.asarray(qs.mean(0)), jnp.asarray(axes * np.sqrt(np.maximum(widths, 1e-18))))
+
+
+def sample(
+    law: Law,
+    noise: Noise,
+    n_groups: int,
+    arrays: Mapping,
+    frame: Frame,
+    starts: Float[np.ndarray, "chain dim"],
+    keys: Sequence[Array],
+    *,
+    warmup: int,
+    draws: int,
+    target_accept: float,
+    report: Callable[[int, int, int], None] = lambda chain, done, divergences: None,
+    store: ChainStore | None = None,
+) -> list[Chain]:
+    """Run one chain from each of ``starts`` (in q).
+
+    ``report(chain, transitions done, divergences after warm-up)`` is called after every chunk, from the
+    chain's thread. With ``store``, a chain goes on from where it was last written.
+    """
+    kernel = _kernel(law, noise, n_groups, warmup)
+
+    def run(chain: int) -> Chain:
+        with jax.enable_x64(True):  # thread-local, so every worker enters it
+            return _run_chain(
+                kernel, dict(arrays), frame, jnp.asarray(starts[chain]), keys[chain], target_accept,
+                warmup, draws, lambda done, bad: report(chain, done, bad),
+                None if store is None else _ChainSlot(store, chain),
+            )  # fmt: skip
+
+    with ThreadPoolExecutor(
+        min(len(keys), os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count() or 1)
+    ) as pool:
+        return list(pool.map(run, range(len(keys))))
+
+
+class _ChainSlot(NamedTuple):
+    store: ChainStore
+    chain: int
+
+
+class _Kernel(NamedTuple):
+    begin: Callable
+    advance: Callable
+
+
+@lru_cache(maxsize=32)
+def _kernel(law: Law, noise: Noise, n_groups: int, warmup: int) -> _Kernel:
+    space = coordinates(law, noise, n_groups)
+
+    def potential_of(arrays, frame):
+        return lambda z: space.potential(frame.centre + frame.axes @ z, arrays)
+
+    initialise, transition = hmc(potential_fn_gen=potential_of, algo="NUTS")
+
+    def first(arrays, frame, z, key, target_accept):
+        return initialise(
+            z, warmup, step_size=0.5, dense_mass=True, target_accept_prob=target_accept,
+            inverse_mass_matrix=jnp.eye(space.dim), model_args=(arrays, frame), rng_key=key,
+        )  # fmt: skip
+
+    def begin(arrays, frame, q, key, target_accept):
+        z = jnp.linalg.solve(frame.axes, q - frame.centre)
+        return first(arrays, frame, z, key, target_accept)
+
+    def advance(state, arrays, frame, target_accept, n):
+        # the kernel's own closure is set while `first` is traced, for this target and these data
+        jax.eval_shape(lambda z: first(arrays, frame, z, jax.random.key(0), target_accept), state.z)
+
+        def body(i, carry):
+            state, qs, statistics = carry
+            state = transition(state, (arrays, frame), {})
+            row = jnp.stack(
+                [
+                    -state.potential_energy,
+                    state.energy,
+                    state.diverging.astype(float),
+                    state.accept_prob,
+                    state.num_steps.astype(float),
+                    state.adapt_state.step_size,
+                ]
+            )
+            return state, qs.at[i].set(frame.centre + frame.axes @ state.z), statistics.at[i].set(row)
+
+        empty = (state, jnp.zeros((CHUNK, space.dim)), jnp.zeros((CHUNK, len(STATISTICS))))
+        return jax.lax.fori_loop(0, n, body, empty)
+
+    return _Kernel(jax.jit(begin), jax.jit(advance))
+
+
+def _run_chain(kernel, arrays, frame, start, key, target_accept, warmup, draws, report, slot) -> Chain:
+    total = warmup + draws
+    saved = None if slot is None else slot.store.read(slot.chain)
+    state = kernel.begin(arrays, frame, start, key, target_accept)
+    while not np.isfinite(state.potential_energy):
+        # outside the support: nearer to the centre, which has a finite density
+        start = (start + frame.centre) / 2
+        state = kernel.begin(arrays, frame, start, key, target_accept)
+    if saved is None:
+        done, qs, statistics = 0, [], []
+    else:
+        done, qs, statistics = int(saved["done"]), [saved["q"]], [saved["statistics"]]
+        state = _unpack(state, saved)
+    while done < total:
+        # a chunk never crosses the end of warm-up
+        n = min(CHUNK, (warmup if done < warmup else total) - done)
+        state, q, rows = kernel.advance(state, arrays, frame, target_accept, n)
+        if done >= warmup:
+            qs.append(np.asarray(q)[:n])
+            statistics.append(np.asarray(rows)[:n])
+        done += n
+        bad = int(sum(rows[:, STATISTICS.index("diverging")].sum() for rows in statistics))
+        if slot is not None:
+            slot.store.write(slot.chain, _pack(state, done, qs, statistics))
+        report(done, bad)
+    rows = np.concatenate(statistics)
+    return Chain(np.concatenate(qs), {name: rows[:, i] for i, name in enumerate(STATISTICS)})
+
+
+def _pack(state, done: int, qs, statistics) -> dict[str, np.ndarray]:
+    leaves = [jax.random.key_data(v) if _is_key(v) else v for v in jax.tree.leaves(state)]
+    packed = {f"state{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+    dim = state.z.shape[0]
+    return packed | {
+        "done": np.asarray(done),
+        "q": np.concatenate([np.empty((0, dim)), *qs]),
+        "statistics": np.concatenate([np.empty((0, len(STATISTICS))), *statistics]),
+    }
+
+
+def _unpack(template, saved: Mapping[str, np.ndarray]):
+    leaves, structure = jax.tree.flatten(template)
+    restored = [
+        jax.random.wrap_key_data(saved[f"state{i}"]) if _is_key(leaf) else jnp.asarray(saved[f"state{i}"])
+        for i, leaf in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(structure, restored)
+
+
+def _is_key(leaf) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
