@@ -34,11 +34,11 @@ COEFFICIENTS = {
     "beta": 0.32,
     "lambda": 0.08,
     "tau": 0.25,
-    "eta": 0.85,
-    "gamma": 0.1,
+    "eta": 0.7,
+    "gamma": 0.2,
     "delta": 0.9,
     "kappa": 0.6,
-    "omega": 1.0,
+    "omega": 0.5,
 }
 SIGMA, NU = 0.008, 6.0
 
@@ -131,7 +131,7 @@ def csv_text() -> str:
 
 def truth_text() -> str:
     truth = {
-        "what": "what simulated_pilot.csv was simulated at; loss in nats per byte, N in parameters, U in bytes",
+        "what": "what simulated_pilot.csv was simulated at; loss in nats per byte, U in bytes",
         "law": "m3",
         "coefficients": COEFFICIENTS,
         "noise": {"kind": "student-t on log loss", "sigma": SIGMA, "nu": NU},

@@ -1,0 +1,74 @@
+"""m3bayes: Bayesian scaling laws for training language models when text is scarce.
+
+A table of training runs goes in, a posterior over a loss surface comes out, and from the posterior a
+training recipe with honest intervals::
+
+    runs = m3.read_runs("runs.csv")
+    post = m3.fit(runs, law=m3.laws.m3(), seed=0)
+    best = m3.recommend(post, compute=1e21, target_tokens=2e9)
+"""
+
+from importlib.metadata import version as _version
+
+from m3bayes import data, decision, laws, plots
+from m3bayes.data import demo_runs
+from m3bayes.decision import Recommendation, cost, recommend, risk
+from m3bayes.errors import (
+    FitError,
+    InfeasibleError,
+    LawError,
+    M3BayesError,
+    NotConvergedError,
+    Note,
+    PosteriorFileError,
+    RecipeError,
+    RunTableError,
+)
+from m3bayes.inference import noise
+from m3bayes.inference.fit import fit
+from m3bayes.inference.posterior import Posterior
+from m3bayes.inference.predict import Prediction, loss_draws, predict
+from m3bayes.inference.storage import load
+from m3bayes.laws import Coefficient, Law
+from m3bayes.recipe import Recipe, Schedule, Stage
+from m3bayes.runs import Runs, read_runs, runs_from_frame, runs_from_stages
+
+__version__ = _version("m3bayes")
+
+__all__ = [
+    "Coefficient",
+    "FitError",
+    "InfeasibleError",
+    "Law",
+    "LawError",
+    "M3BayesError",
+    "NotConvergedError",
+    "Note",
+    "Posterior",
+    "PosteriorFileError",
+    "Prediction",
+    "Recipe",
+    "RecipeError",
+    "Recommendation",
+    "RunTableError",
+    "Runs",
+    "Schedule",
+    "Stage",
+    "__version__",
+    "cost",
+    "data",
+    "decision",
+    "demo_runs",
+    "fit",
+    "laws",
+    "load",
+    "loss_draws",
+    "noise",
+    "plots",
+    "predict",
+    "read_runs",
+    "recommend",
+    "risk",
+    "runs_from_frame",
+    "runs_from_stages",
+]

@@ -180,21 +180,16 @@ def recipe(schedule: Schedule) -> Recipe:
     *before, last = schedule.stages
     D_1, T_1 = _tokens(before)
     D_f, T_f = _tokens([last])
+    r = float((T_1 + T_f) / (D_1 + D_f))
     return Recipe(
         params=schedule.params,
         target_tokens=schedule.target_tokens,
         epochs=float((T_1 + T_f) / Fraction(schedule.target_tokens)),
-        target_ratio=float((T_1 + T_f) / (D_1 + D_f)),
+        target_ratio=r,
         final_ratio=last.target_ratio,
-        first_ratio=_first_ratio(T_1, D_1, last.target_ratio),
+        first_ratio=None if same_ratio(r, last.target_ratio) else float(T_1 / D_1),
         extra=schedule.extra,
     )
-
-
-def _first_ratio(T_1: Fraction, D_1: Fraction, r_f: float) -> float | None:
-    if not D_1 or same_ratio(float(T_1 / D_1), r_f):
-        return None
-    return float(T_1 / D_1)
 
 
 def _stage(tokens: Fraction, ratio: float) -> Stage:

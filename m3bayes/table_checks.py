@@ -61,7 +61,7 @@ def cells_by_column(
     frame: pd.DataFrame, required: Sequence[str], name: str, error: Problem
 ) -> dict[str, pd.Series]:
     """The frame's columns by name, with the required ones; r and r_f are 1 where neither is given."""
-    given = [str(column).strip() for column in frame.columns]
+    given = [" ".join(str(column).split()) for column in frame.columns]
     for column in given:
         if given.count(column) > 1:
             raise error(
@@ -155,10 +155,10 @@ def _check_positive(columns: Mapping[str, np.ndarray], column: str, place: Place
     refuse(~(np.isfinite(values) & (values > 0)), columns, column, "a finite number above 0", place, error)
 
 
-def _ratio_expected(values: np.ndarray, low: str = "above 0") -> Callable[[int], str]:
+def _ratio_expected(values: np.ndarray, range_: str = "above 0 and at most 1") -> Callable[[int], str]:
     def expected(row: int) -> str:
         percent = f"; if it is in percent, divide by 100: {values[row] / 100:g}"
-        return f"a ratio {low} and at most 1{percent if 1 < values[row] <= 100 else ''}"
+        return f"a ratio {range_}{percent if 1 < values[row] <= 100 else ''}"
 
     return expected
 
@@ -173,7 +173,12 @@ def _check_stages(columns: Mapping[str, np.ndarray], place: Place, error: Proble
     r_1 = columns.get("first_ratio", np.full(r.shape, np.nan))
     given = ~np.isnan(r_1)
     refuse(
-        given & ~((r_1 >= 0) & (r_1 <= 1)), r_1, "first_ratio", _ratio_expected(r_1, "from 0"), place, error
+        given & ~((r_1 >= 0) & (r_1 <= 1)),
+        r_1,
+        "first_ratio",
+        _ratio_expected(r_1, "from 0 to 1"),
+        place,
+        error,
     )
     single = same_ratio(r, r_f)
     refuse(

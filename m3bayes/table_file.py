@@ -131,19 +131,20 @@ def _check_header(header: list[str], name: str) -> list[str]:
                     f"{name}: its columns are separated by {what} ({header[0][:60]!r}), "
                     "expected commas; save it as comma-separated"
                 )
+    header = [" ".join(column.split()) for column in header]
     if "" in header:
         raise RunTableError(
             f"{name}: column {header.index('') + 1} has no name in the first line; name or remove it"
+        )
+    if all(_is_number(cell) for cell in header):
+        raise RunTableError(
+            f"{name}: the first line holds numbers ({', '.join(header)[:60]}), expected the column names"
         )
     repeated = next((column for column in header if header.count(column) > 1), None)
     if repeated is not None:
         raise RunTableError(
             f"{name}: column {repeated!r} is there {header.count(repeated)} times in the first line, "
             "expected once; rename or remove the others"
-        )
-    if all(_is_number(cell) for cell in header):
-        raise RunTableError(
-            f"{name}: the first line holds numbers ({', '.join(header)[:60]}), expected the column names"
         )
     return header
 

@@ -1,6 +1,6 @@
-"""What the README shows is run: ``python`` blocks in one namespace, ``m3bayes`` lines of ``sh`` blocks, in order.
+"""What the README shows is run: its ``python`` blocks, and the ``m3bayes`` lines of its ``sh`` blocks.
 
-All of it in one empty folder that holds ``runs.csv``, a copy of the embedded table.
+In order, the blocks in one namespace, all in one folder with ``runs.csv``, a copy of the embedded table.
 """
 
 from __future__ import annotations

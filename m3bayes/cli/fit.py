@@ -40,7 +40,7 @@ def add(commands) -> None:
         "--law",
         default="m3",
         metavar="LAW",
-        help="NAME or NAME:option=value, as in chinchilla:tokens=all; `m3bayes laws` lists them (default: m3)",
+        help="NAME or NAME:option=value, as in chinchilla:tokens=all; see `m3bayes laws` (default: m3)",
     )
     parser.add_argument(
         "--drop",
@@ -54,8 +54,8 @@ def add(commands) -> None:
         type=noise,
         default=noise("student-t"),
         metavar="NOISE",
-        help="scatter of log loss: student-t (default), normal, group:COLUMN (a sigma for each value of a column), "
-        "known (the table's loss_se, in the loss's unit), or some of them with commas between",
+        help="scatter of log loss: student-t (default), normal, group:COLUMN (a sigma for each value of a "
+        "column), known (the table's loss_se, in the loss's unit), or some of them with commas between",
     )
     parser.add_argument(
         "--where",

@@ -33,8 +33,8 @@ def run(arguments: Namespace) -> int:
         headers = ("coefficient", "unit", "switched off at", "meaning")
         print(table(headers, [(c.name, c.unit, c.off, c.meaning) for c in law.coefficients]))
     else:
-        headers = ("law", "coefficients", "formula", "source")
-        print(table(headers, [(law.name, len(law.names), law.formula, law.source) for law in shown]))
+        headers = ("law", "coefficients", "formula")
+        print(table(headers, [(law.name, len(law.names), law.formula) for law in shown]))
     return 0
 
 

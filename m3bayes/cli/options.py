@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from m3bayes import laws
-from m3bayes.errors import LawError, M3BayesError, NotConvergedError
+from m3bayes.errors import LawError, M3BayesError, NotConvergedError, RecipeError
 from m3bayes.inference.noise import Noise
 from m3bayes.inference.posterior import Posterior
 from m3bayes.inference.storage import load
@@ -34,6 +34,11 @@ def not_negative(text: str) -> float:
     if not 0 <= value < math.inf:
         raise ArgumentTypeError(f"expected a number, 0 or above, got {text!r}")
     return value
+
+
+def upper_end(text: str) -> float:
+    """As :func:`positive`; ``inf`` lifts a bound."""
+    return math.inf if text == "inf" else positive(text)
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -65,7 +70,7 @@ def interval(text: str) -> tuple[str, tuple[float | None, float | None]]:
     low, colon, high = value.partition(":")
     if not (name and equals and colon and (low or high)):
         raise ArgumentTypeError(f"expected NAME=LOW:HIGH, as in k=1:8 or N=:1e9, got {text!r}")
-    ends = (not_negative(low) if low else None, not_negative(high) if high else None)
+    ends = (not_negative(low) if low else None, upper_end(high) if high else None)
     if ends[0] is not None and ends[1] is not None and ends[0] > ends[1]:
         raise ArgumentTypeError(f"expected LOW of NAME=LOW:HIGH to be at most HIGH, got {text!r}")
     return name.strip(), ends
@@ -139,7 +144,7 @@ def add_allow(parser: ArgumentParser) -> None:
 
 
 def load_allowed(arguments: Namespace) -> Posterior:
-    """The posterior of :func:`add_posterior`, refused where it is flagged, unless :func:`add_allow` lets it pass."""
+    """The posterior that was named, refused where it is flagged and ``--allow flagged`` was not given."""
     post = load(arguments.posterior)
     if post.verdict != "passed" and arguments.allow != "flagged":
         codes = ", ".join(dict.fromkeys(note.code for note in post.notes))
@@ -184,6 +189,11 @@ def check_out(path: Path | None) -> None:
         raise M3BayesError(
             f"--out {path}: the folder {path.parent} does not exist; make it or choose another"
         )
+
+
+def of_file(path: Path, error: RecipeError) -> RecipeError:
+    """What is wrong with a table of recipes, with the file it is from."""
+    return RecipeError(f"{path}: {str(error).removeprefix('recipes: ')}")
 
 
 def _float(text: str) -> float:

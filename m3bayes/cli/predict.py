@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from m3bayes.cli.options import add_allow, add_ci, add_json, add_posterior, check_out, load_allowed
+from m3bayes.cli.options import add_allow, add_ci, add_json, add_posterior, check_out, load_allowed, of_file
 from m3bayes.cli.show import frame_table, json_text, message, notes
 from m3bayes.cli.summary import describe
 from m3bayes.errors import M3BayesError, RecipeError
 from m3bayes.files import write_atomically
 from m3bayes.inference.predict import predict
+from m3bayes.table_cells import numbers_or_labels
+from m3bayes.table_checks import VARIABLES
 from m3bayes.table_file import read_table
 
 ADDED = (
@@ -25,24 +27,27 @@ ADDED = (
     "extrapolation",
     "notes",
 )
+DESCRIPTION = """\
+Predict the losses of recipes. Their columns are kept, and these added: loss_mean, loss_sd, loss_lower and
+loss_upper of the mean surface, new_run_lower and new_run_upper of a new run (all in the table's unit of
+loss), extrapolation (distance to the nearest run fitted, 1 = as far as the runs lie from each other) and
+notes (codes with ; between).
+"""
 
 
 def add(commands) -> None:
     parser = commands.add_parser(
         "predict",
         help="losses of a table of recipes",
-        description="Predict the losses of recipes. The recipes' columns are kept, and these added: loss_mean, "
-        "loss_sd, loss_lower and loss_upper of the mean surface, new_run_lower and new_run_upper of a new run "
-        "(all in the table's unit of loss), extrapolation (distance from the nearest run fitted; notes say where "
-        "it is far) and notes (codes with ; between).",
+        description=DESCRIPTION,
     )
     add_posterior(parser)
     parser.add_argument(
         "recipes",
         type=Path,
         metavar="RECIPES",
-        help="table of recipes, CSV or parquet, one row a recipe: params and target_tokens in the units of the "
-        "table fitted, epochs, target_ratio, final_ratio, first_ratio (the ratios 1 where absent)",
+        help="table of recipes, CSV or parquet, one row a recipe: params and target_tokens in the units of "
+        "the table fitted, epochs, target_ratio, final_ratio, first_ratio (the ratios 1 where absent)",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write the whole table here (CSV, or .parquet)"
@@ -60,17 +65,20 @@ def run(arguments: Namespace) -> int:
     try:
         prediction = predict(post, recipes, ci=arguments.ci)
     except RecipeError as error:
-        raise RecipeError(f"{arguments.recipes}: {error}") from error
+        raise of_file(arguments.recipes, error) from error
     added = prediction.frame()[list(ADDED)].set_axis(recipes.index)
     # a file that predict itself wrote can be predicted again
     result = pd.concat([recipes.drop(columns=list(ADDED), errors="ignore"), added], axis=1)
     if arguments.out is not None:
         write_atomically(arguments.out, lambda path: _write(result, path, arguments.out.suffix))
+    # the file keeps the recipes' cells as they were written; here they are numbers where they can be
+    result = result.assign(**{str(name): numbers_or_labels(recipes[name]) for name in recipes if name in result})
     if arguments.json:
         content = {"posterior": describe(post), "ci": arguments.ci, "notes": prediction.notes}
         print(json_text(content | {"recipes": result.to_dict("records")}))
     else:
-        print(frame_table(result))
+        shown = [name for name in ("run", *VARIABLES, "loss", *ADDED) if name in result]
+        print(frame_table(result[shown]))
         notes(prediction.notes)
     if arguments.out is not None:
         message(f"wrote {arguments.out}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,26 +16,23 @@ from m3bayes.cli.options import (
     interval,
     load_allowed,
     not_negative,
+    of_file,
     positive,
     setting,
+    upper_end,
 )
+from m3bayes.cli.report import UNITS, text
 from m3bayes.cli.show import json_text, message, notes
-from m3bayes.decision import recommend
+from m3bayes.cli.summary import describe, headline
+from m3bayes.decision import Recommendation, recommend
 from m3bayes.decision.space import LETTERS
 from m3bayes.errors import RecipeError
 from m3bayes.files import write_text
+from m3bayes.inference.posterior import Posterior
 from m3bayes.recipe import Recipe, recipe_columns
+from m3bayes.table_checks import VARIABLES
 from m3bayes.table_file import read_table
 
-UNITS = {
-    "params": "table's unit",
-    "epochs": "over the unique target tokens",
-    "target_ratio": "above 0, at most 1",
-    "final_ratio": "above 0, at most 1",
-    "tokens": "table's unit",
-    "source_tokens": "table's unit",
-    "last_stage_share": "of all tokens, above 0, at most 1",
-}
 Ends = tuple[float | None, float | None]
 
 
@@ -68,7 +66,7 @@ def add(commands) -> None:
         type=positive,
         default=0.005,
         metavar="LOSS",
-        help="excess loss that still counts as near-optimal, in the table's unit of loss (default: %(default)s)",
+        help="excess loss that is still near-optimal, in the table's unit of loss (default: %(default)s)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write everything here, as JSON")
     add_ci(parser)
@@ -83,7 +81,7 @@ def add_bounds(parser: ArgumentParser) -> None:
         for end in ("min", "max"):
             group.add_argument(
                 f"--{end}-{name.replace('_', '-')}",
-                type=not_negative if end == "min" else positive,
+                type=not_negative if end == "min" else upper_end,
                 metavar="VALUE",
                 help=f"{'least' if end == 'min' else 'most'} {name} ({letter}), {UNITS[name]}",
             )
@@ -97,13 +95,18 @@ def add_bounds(parser: ArgumentParser) -> None:
         help=f"the same for any of {known}; either end may be left out",
     )
     group.add_argument(
-        "--freeze", type=setting, action="append", default=[], metavar="NAME=VALUE", help="hold one, as in r=1"
+        "--freeze",
+        type=setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="hold one, as in r=1",
     )
 
 
 def run(arguments: Namespace) -> int:
     check_out(arguments.out)
-    bounds, freeze = _bounds(arguments), _each_once(arguments.freeze, "--freeze")
+    bounds, freeze = _bounds(arguments), _each_once(arguments.freeze)
     baselines = _baselines(arguments.baseline)
     post = load_allowed(arguments)
     result = recommend(
@@ -116,15 +119,29 @@ def run(arguments: Namespace) -> int:
         tolerance=arguments.tolerance,
         ci=arguments.ci,
     )
+    show(result, post, arguments.out, as_json=arguments.json)
     return 0
+
+
+def show(result: Recommendation, post: Posterior, out: Path | None, as_json: bool) -> None:
+    """Print a recommendation, and write it to ``out``."""
+    content = json_text({"posterior": describe(post), **result.to_json()})
+    if out is not None:
+        write_text(out, content + "\n")
+    if as_json:
+        print(content)
+    else:
+        print(f"{headline(post)}\n\n{text(result)}")
+        notes(result.notes)
+    if out is not None:
+        message(f"wrote {out}")
 
 
 def _bounds(arguments: Namespace) -> dict[str, Ends]:
     """All of --min-*, --max-* and --bound as {name: (low, high)}, each end given at most once."""
     names = {letter: name for name, letter in LETTERS.items()}
-    ends = [
-        (name, tuple(getattr(arguments, f"{end}_{name}") for end in ("min", "max")))
-        for name in LETTERS
+    ends: list[tuple[str, Ends]] = [
+        (name, (getattr(arguments, f"min_{name}"), getattr(arguments, f"max_{name}"))) for name in LETTERS
     ]
     ends += [(names.get(name, name), pair) for name, pair in arguments.bound]
     result: dict[str, Ends] = {}
@@ -138,23 +155,30 @@ def _bounds(arguments: Namespace) -> dict[str, Ends]:
     return result
 
 
-def _each_once(pairs: Iterable[tuple[str, float]], option: str) -> dict[str, float]:
+def _each_once(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
     result: dict[str, float] = {}
     for name, value in pairs:
         if name in result:
-            raise RecipeError(f"{option} {name} is given twice; give it once")
+            raise RecipeError(f"--freeze {name} is given twice; give it once")
         result[name] = value
     return result
 
 
 def _baselines(path: Path | None) -> dict[str, Recipe]:
+    """{name: recipe} of a table, named by its column ``run`` where there is one."""
     if path is None:
         return {}
-    table = read_table(path)
+    rows = read_table(path)
     try:
-        columns = recipe_columns(table)
+        columns = recipe_columns(rows)
     except RecipeError as error:
-        raise RecipeError(f"{path}: {error}") from error
-    rows = range(len(table))
-    names = [str(name) for name in table["run"]] if "run" in table else [f"row {i + 1}" for i in rows]
-    return {}
+        raise of_file(path, error) from error
+    names = rows["run"].astype(str) if "run" in rows else [f"row {i + 1}" for i in range(len(rows))]
+    result: dict[str, Recipe] = {}
+    for i, name in enumerate(names):
+        values = {column: float(cells[i]) for column, cells in columns.items() if not math.isnan(cells[i])}
+        recipe = {column: values.pop(column) for column in VARIABLES if column in values}
+        if name in result:
+            raise RecipeError(f"{path}: run {name!r} is there twice; give each baseline its own name")
+        result[name] = Recipe(**recipe, extra=values)
+    return result

@@ -16,7 +16,7 @@ ROWS_SHOWN = 40
 
 
 def number(value: object, digits: int = 4) -> str:
-    """``value`` with ``digits`` significant digits; text and whole numbers below 1e5 as they are, NaN blank."""
+    """``digits`` significant digits of a number; text and whole numbers below 1e5 as they are, NaN blank."""
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if not isinstance(value, int | float | np.integer | np.floating):

@@ -74,7 +74,6 @@ class Cost:
 
 def _crossing(flops: Callable[[Array], Array], C: float | int, unit: float | int) -> float:
     """exp of where a cost that increases in a log reaches C, between 1e-3 and 1e30 real parameters or tokens."""
-    flops = jax.jit(flops)
     low, high = math.log(1e-3 / unit), math.log(1e30 / unit)
     if float(flops(low)) > C:
         return 0.0

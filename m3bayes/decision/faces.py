@@ -1,6 +1,6 @@
 """The feasible recipes of a request, cut into faces on which everything is smooth.
 
-A face is a box [0, 1]^n and a map of its points onto recipes: log N, log k, log r and log r_f run between
+A face is a box [0, 1]^4 and a map of its points onto recipes: log N, log k, log r and log r_f run between
 bounds that may depend on the variables before them, in the order r, r_f, k, N. Every point of the box is a
 feasible recipe, and every feasible recipe of the face is such a point, so that corners are exact.
 
@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from itertools import combinations, pairwise
 from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -39,7 +40,6 @@ from m3bayes.errors import InfeasibleError
 
 Regime = Literal["monolingual", "single-stage", "two-stage"]
 REGIMES: tuple[Regime, ...] = ("monolingual", "single-stage", "two-stage")
-FREE = {"monolingual": 2, "single-stage": 3, "two-stage": 4}
 TIE = 1e-12
 
 
@@ -64,13 +64,16 @@ class Face(NamedTuple):
     spend: ArrayLike
 
 
+def arrays(face: Face) -> Face:
+    """The face with arrays as leaves, so that one compilation serves all faces."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=float), face)
+
+
 def recipe_at(face: Face, t: Array, cost: Cost) -> dict[str, Array]:
-    """The recipe at a point t = (N, k, r, r_f), cut to the regime's own coordinates, of a face's box."""
-    n = t.shape[0]
-    r_low, r_high = face.r[0], face.r[1]
-    r = _between(jnp.log(r_low), jnp.log(r_high), t[2]) if n > 2 else jnp.asarray(r_high)
-    last = face.last[:, 0] + face.last[:, 1] * r
-    r_f = _between(jnp.log(last[0]), jnp.log(last[1]), t[3]) if n > 3 else last[1]
+    """The recipe at a point t = (N, k, r, r_f) of a face's box; a coordinate without room has no effect."""
+    r = _between(jnp.log(face.r[0]), jnp.log(face.r[1]), t[2])
+    last = jnp.log(face.last[:, 0] + face.last[:, 1] * r)
+    r_f = _between(last[0], last[1], t[3])
     ends = _log_epochs(face.epochs, r)
     k = _between(ends[0], ends[1], t[1])
     # not jnp.clip: it halves the gradient at a tie
@@ -83,8 +86,8 @@ def recipe_at(face: Face, t: Array, cost: Cost) -> dict[str, Array]:
 
 
 def _between(low: Array, high: Array, t: Array) -> Array:
-    """Geometric interpolation, exact at both ends in the logs."""
-    return jnp.exp((1 - t) * low + t * high)
+    """Geometric interpolation between logs: exactly 1 at an end that is 1."""
+    return jnp.exp(low + t * (high - low))
 
 
 def _log_epochs(bounds: Array, r: Array) -> Array:

@@ -1,9 +1,9 @@
 """Minimising a loss over the boxes of :mod:`m3bayes.decision.faces`: per draw, and one recipe for all draws.
 
 Both go the same way: a grid with the corners of the box in it, then projected Newton from its best points. The
-step solves (H + changes that make it positive definite) p = -g on the coordinates that are not held by a bound,
-and the best of a ladder of lengths along the projected ray is taken, so that no step goes up. Newton converges
-to rounding in a few steps, and a bound it runs into is reached exactly.
+step goes to the minimum in the box, nearly, of the quadratic model with its curvature made positive, and the
+best of a ladder of lengths along it is taken, so that no step goes up. Newton converges to rounding in a few
+steps, and a bound it runs into is reached exactly.
 """
 
 from __future__ import annotations
@@ -21,18 +21,25 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from m3bayes.decision.cost import Cost
-from m3bayes.decision.faces import FREE, Face, Regime, recipe_at
+from m3bayes.decision.faces import Face, Regime, arrays, recipe_at
 from m3bayes.decision.risk import Risk
 from m3bayes.errors import LawError
 from m3bayes.laws.law import Law
 
-# step lengths tried along a ray, longest first
-LADDER = (1.0, 0.5, 0.2, 0.05, 1e-2, 1e-3, 1e-5)
-# a step that promises less than this share of the loss is rounding
-ROUNDING = 1e-13
-
-
 Draws = Mapping[str, Float[np.ndarray, " draw"]]
+Points = Float[np.ndarray, "point 4"]
+
+# points of the starting grid along N, k, r, r_f; a coordinate that a regime does not have stays in the middle
+GRID: Mapping[Regime, tuple[int, int, int, int]] = {
+    "monolingual": (9, 13, 1, 1),
+    "single-stage": (5, 9, 9, 1),
+    "two-stage": (5, 5, 5, 5),
+}
+# step lengths tried along a ray
+LADDER = (10.0, 1.0, 0.4, 0.1, 1e-2, 1e-3, 1e-5)
+NEWTON_STEPS, ADAM_STEPS = 60, 100
+# a step that gains or promises less than this share of the loss is the last
+ROUNDING = 1e-14
 
 
 class Point(NamedTuple):
@@ -42,7 +49,169 @@ class Point(NamedTuple):
     value: Array
 
 
-def newton(f: Callable[[Array], Array], t: Array, iterations: int) -> Point:
+@dataclass(frozen=True)
+class Surface:
+    """A law's loss at points of faces, for recipes of a cost. Hashable, so that it can be static under jit."""
+
+    law: Law
+    cost: Cost
+
+    def loss(self, c: Mapping[str, Array], extra: Mapping[str, Array], face: Face, t: Array) -> Array:
+        """Loss of one draw's coefficients ``c``; ``extra`` are further columns of the recipe. inf, never NaN."""
+        loss = jnp.asarray(self.law.loss(c, {**recipe_at(face, t, self.cost), **extra}))
+        return jnp.where(jnp.isnan(loss), jnp.inf, loss)
+
+
+@dataclass(frozen=True)
+class Optima:
+    """The best recipe of each draw: its loss and its columns; and the best ``points`` on each face."""
+
+    loss: Float[np.ndarray, " draw"]
+    columns: Mapping[str, Float[np.ndarray, " draw"]]
+    points: Sequence[Float[np.ndarray, "draw 4"]]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The recipe of the smallest risk: its risk, its columns, and where it lies."""
+
+    risk: float
+    columns: Mapping[str, float]
+    face: Face
+    t: Float[np.ndarray, "4"]
+
+
+def optima(
+    surface: Surface, c: Draws, extra: Mapping[str, float], regime: Regime, faces: Sequence[Face]
+) -> Optima:
+    """The optimum of each draw over the faces of a regime.
+
+    ``c`` are the law's coefficients, {name: (draw,)}. Raises LawError where a draw has no finite loss anywhere.
+    """
+    c, extra = dict(c), dict(extra)
+    with jax.enable_x64(True):
+        found = []
+        for face in map(arrays, faces):
+            starts = _starts_by_draw(surface, regime, c, extra, face)
+            found.append(jax.tree.map(np.asarray, _optima_on(surface, c, extra, face, starts)))
+    losses = np.stack([point.value for point, _ in found])
+    best = np.argmin(losses, axis=0)
+    draws = np.arange(losses.shape[1])
+    loss = losses[best, draws]
+    if not np.all(np.isfinite(loss)):
+        bad = int(np.argmin(np.isfinite(loss)))
+        raise LawError(f"law {surface.law.name} has no finite loss at any feasible recipe in draw {bad + 1}")
+    names = found[0][1]
+    columns = {name: np.stack([each[name] for _, each in found])[best, draws] for name in names}
+    return Optima(loss, columns, [point.t for point, _ in found])
+
+
+def best(
+    surface: Surface,
+    risk: Risk,
+    c: Draws,
+    extra: Mapping[str, float],
+    regime: Regime,
+    faces: Sequence[Face],
+    starts: Sequence[Float[np.ndarray, "4"]],
+) -> Best:
+    """The recipe of a regime with the smallest risk over the draws: never worse than the grids of its faces,
+    nor than ``starts``, one a face."""
+    c, extra = dict(c), dict(extra)
+    with jax.enable_x64(True):
+        faces = [arrays(face) for face in faces]
+        ends = []
+        for face, start in zip(faces, starts, strict=True):
+            grid_starts = _starts_by_risk(surface, risk, regime, c, extra, face)
+            ends.append(_lowest(surface, risk, c, extra, face, jnp.vstack([grid_starts, start])))
+        least = int(np.argmin([float(point.value) for point, _ in ends]))
+        face, (point, _) = faces[least], ends[least]
+        point = _descend(surface, risk, c, extra, face, point)
+        point, columns = _lowest(surface, risk, c, extra, face, jnp.tile(point.t, (4, 1)))
+        return Best(float(point.value), {n: float(v) for n, v in columns.items()}, face, np.asarray(point.t))
+
+
+def risk_at(surface: Surface, risk: Risk, c, extra, face: Face, t: Array) -> Array:
+    """The objective: the risk of the recipe at t over the draws. Differentiable in t and in the face (its log_C)."""
+    return risk(jax.vmap(lambda c: surface.loss(c, extra, face, t))(c))
+
+
+@lru_cache
+def grid(regime: Regime) -> Points:
+    """The starting grid of a regime, the corners of its box included."""
+    axes = [np.linspace(0.0, 1.0, count) if count > 1 else np.array([0.5]) for count in GRID[regime]]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 4)
+
+
+def _starts(points: Points, values: Array) -> Array:
+    """(3, 4): the best points at few and at many epochs, for overfitting can put a ridge between two optima, and of all.
+
+    The first two are not at the least epochs, where the slope may be infinite (k = 1 is the upper end of another face).
+    """
+    epochs = points[:, 1]
+    parts = [(epochs > 0) & (epochs <= 0.5), epochs > 0.5, epochs >= 0]
+    return jnp.stack([jnp.asarray(points)[jnp.argmin(jnp.where(part, values, jnp.inf))] for part in parts])
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _starts_by_draw(surface: Surface, regime: Regime, c, extra, face: Face) -> Array:
+    points = grid(regime)
+
+    def of_draw(c) -> Array:
+        return _starts(points, jax.vmap(lambda t: surface.loss(c, extra, face, t))(jnp.asarray(points)))
+
+    return jax.vmap(of_draw)(c)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _starts_by_risk(surface: Surface, risk: Risk, regime: Regime, c, extra, face: Face) -> Array:
+    points = grid(regime)
+    values = lax.map(lambda t: risk_at(surface, risk, c, extra, face, t), jnp.asarray(points), batch_size=64)
+    return _starts(points, jnp.where(jnp.isnan(values), jnp.inf, values))
+
+
+@partial(jax.jit, static_argnums=0)
+def _optima_on(surface: Surface, c, extra, face: Face, starts: Array) -> tuple[Point, dict[str, Array]]:
+    """Of each draw on one face: the lowest point from its starts (draw, start, 4), and the recipe there."""
+
+    def of_draw(c, starts: Array) -> tuple[Point, dict[str, Array]]:
+        point = newton_from(lambda t: surface.loss(c, extra, face, t), starts)
+        return point, recipe_at(face, point.t, surface.cost)
+
+    return jax.vmap(of_draw)(c, starts)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _lowest(surface: Surface, risk: Risk, c, extra, face: Face, starts: Array) -> tuple[Point, dict[str, Array]]:
+    """The lowest risk on one face from some starts (start, 4), and the recipe there."""
+    point = newton_from(lambda t: risk_at(surface, risk, c, extra, face, t), starts)
+    return point, recipe_at(face, point.t, surface.cost)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _descend(surface: Surface, risk: Risk, c, extra, face: Face, point: Point) -> Point:
+    """The lowest point on a way of Adam's: a risk with kinks (a quantile, the worst draw) stops Newton at the first."""
+    adam = optax.adam(optax.cosine_decay_schedule(0.02, ADAM_STEPS))
+
+    def step(carry, _):
+        t, state, least = carry
+        value, g = jax.value_and_grad(lambda t: risk_at(surface, risk, c, extra, face, t))(t)
+        lower = value < least.value
+        least = Point(jnp.where(lower, t, least.t), jnp.where(lower, value, least.value))
+        change, state = adam.update(jnp.where(jnp.isfinite(g), g, 0.0), state)
+        return (optax.projections.projection_box(t + change, 0.0, 1.0), state, least), None
+
+    (_, _, least), _ = lax.scan(step, (point.t, adam.init(point.t), point), length=ADAM_STEPS)
+    return least
+
+
+def newton_from(f: Callable[[Array], Array], starts: Array) -> Point:
+    """The lowest of the points that Newton reaches from (start, n)."""
+    ends = jax.vmap(lambda t: newton(f, t))(starts)
+    return jax.tree.map(lambda leaf: leaf[jnp.argmin(ends.value)], ends)
+
+
+def newton(f: Callable[[Array], Array], t: Array) -> Point:
     """Minimise f over [0, 1]^n, n <= 4, from t; never ends above f(t)."""
     ladder = jnp.asarray(LADDER)
 
@@ -56,229 +225,56 @@ def newton(f: Callable[[Array], Array], t: Array, iterations: int) -> Point:
         H, g = jax.jacfwd(gradient, has_aux=True)(t)
         g = jnp.where(jnp.isfinite(g), g, 0.0)
         H = jnp.where(jnp.isfinite(H), H, 0.0)
-        held = ((t <= 0) & (g >= 0)) | ((t >= 1) & (g <= 0))
-        g = jnp.where(held, 0.0, g)
-        H = jnp.where(held[:, None] | held[None, :], 0.0, H)
-        p = -_solve_positive(H, g)
+        p = _box_step(H, g, t)
         trials = jnp.clip(t + ladder[:, None] * p, 0.0, 1.0)
         values = jax.vmap(f)(trials)
-        values = jnp.where(jnp.isfinite(values), values, jnp.inf)
+        values = jnp.where(jnp.isnan(values), jnp.inf, values)
         best = jnp.argmin(values)
         better = values[best] < value
-        promise = -jnp.dot(g, p)
-        t = jnp.where(better, trials[best], t)
-        done = ~better | (promise < ROUNDING * jnp.abs(value))
-        return count + 1, Point(t, jnp.where(better, values[best], value)), done
+        rounding = ROUNDING * jnp.abs(value)
+        done = (value - values[best] <= rounding) | (-jnp.dot(g, p) <= rounding)
+        return count + 1, Point(jnp.where(better, trials[best], t), jnp.where(better, values[best], value)), done
 
     def unfinished(carry: tuple[Array, Point, Array]) -> Array:
-        return (carry[0] < iterations) & ~carry[2]
+        return (carry[0] < NEWTON_STEPS) & ~carry[2]
 
     start = (jnp.zeros((), int), Point(t, f(t)), jnp.zeros((), bool))
     return lax.while_loop(unfinished, step, start)[1]
 
 
+def _box_step(H: Array, g: Array, t: Array) -> Array:
+    """The step of the quadratic model from t to its minimum in the box, nearly: a coordinate that would leave stops
+    at its bound, and the others are solved for again, knowing that."""
+    held = ((t <= 0) & (g >= 0)) | ((t >= 1) & (g <= 0))
+    p = jnp.zeros_like(t)
+    for _ in range(3):
+        free = ~held
+        stopped = jnp.where(held, p, 0.0)
+        inner = jnp.where(free[:, None] & free[None, :], H, 0.0)
+        step = -_solve_positive(inner, jnp.where(free, g + H @ stopped, 0.0))
+        p = jnp.where(held, p, step)
+        leaves = free & ((t + p < 0) | (t + p > 1))
+        p = jnp.where(leaves, jnp.where(p < 0, -t, 1 - t), p)
+        held = held | leaves
+    return p
+
+
 def _solve_positive(H: Array, g: Array) -> Array:
-    """H^-1 g with H made positive definite: L D L' with |pivots|, kept off zero. Unrolled: n <= 4, vmapped widely."""
+    """H^-1 g with H made positive definite: L D L' with |pivots|, kept off zero. Unrolled, for few coordinates."""
     n = g.shape[0]
+    zero = jnp.zeros(())
     least = 1e-8 * jnp.max(jnp.abs(H)) + 1e-300
-    L = [[jnp.zeros(()) for _ in range(n)] for _ in range(n)]
-    D = []
+    L = [[zero] * n for _ in range(n)]
+    D: list[Array] = []
     for i in range(n):
         for j in range(i):
-            inner = sum((L[i][m] * D[m] * L[j][m] for m in range(j)), start=jnp.zeros(()))
-            L[i][j] = (H[i, j] - inner) / D[j]
-        pivot = H[i, i] - sum((L[i][m] ** 2 * D[m] for m in range(i)), start=jnp.zeros(()))
+            L[i][j] = (H[i, j] - sum((L[i][m] * D[m] * L[j][m] for m in range(j)), start=zero)) / D[j]
+        pivot = H[i, i] - sum((L[i][m] ** 2 * D[m] for m in range(i)), start=zero)
         D.append(jnp.maximum(jnp.abs(pivot), least))
-    y = []
+    y: list[Array] = []
     for i in range(n):
-        y.append(g[i] - sum((L[i][m] * y[m] for m in range(i)), start=jnp.zeros(())))
-    x = [jnp.zeros(())] * n
+        y.append(g[i] - sum((L[i][m] * y[m] for m in range(i)), start=zero))
+    x = [zero] * n
     for i in reversed(range(n)):
-        x[i] = y[i] / D[i] - sum((L[m][i] * x[m] for m in range(i + 1, n)), start=jnp.zeros(()))
+        x[i] = y[i] / D[i] - sum((L[m][i] * x[m] for m in range(i + 1, n)), start=zero)
     return jnp.stack(x)
-
-
-# points a coordinate of the starting grid, by the number of coordinates
-GRID = {2: 13, 3: 7, 4: 5}
-ADAM_STEPS = 100
-
-
-@dataclass(frozen=True)
-class Surface:
-    """A law's losses at points of faces: ``loss(c, extra, face, t)`` of one draw. Hashable, so static under jit."""
-
-    law: Law
-    cost: Cost
-
-    def loss(self, c: Mapping[str, Array], extra: Mapping[str, Array], face: Face, t: Array) -> Array:
-        return jnp.asarray(self.law.loss(c, {**recipe_at(face, t, self.cost), **extra}))
-
-
-@dataclass(frozen=True)
-class Optima:
-    """The best recipe of each draw: its loss and its columns."""
-
-    loss: Float[np.ndarray, " draw"]
-    columns: Mapping[str, Float[np.ndarray, " draw"]]
-
-
-@dataclass(frozen=True)
-class Best:
-    """The recipe of the smallest risk: its risk, its columns, and where it lies."""
-
-    risk: float
-    columns: Mapping[str, float]
-    face: Face
-    t: Float[np.ndarray, " free"]
-
-
-@lru_cache
-def grid(free: int) -> Float[np.ndarray, "point free"]:
-    """The starting grid on [0, 1]^free, its corners included."""
-    axes = np.meshgrid(*[np.linspace(0.0, 1.0, GRID[free])] * free, indexing="ij")
-    return np.stack(axes, axis=-1).reshape(-1, free)
-
-
-def _search(f: Callable[[Array], Array], values: Array, free: int, extra_starts: Sequence[Array] = ()) -> Point:
-    """The smallest of f on the grid, where it has ``values``, and of Newton runs from the grid's best points.
-
-    One run starts at few epochs and one at many: overfitting can put a ridge between two optima. None starts at the
-    least epochs, where the slope may be infinite (k = 1 is also the upper end of another face).
-    """
-    points = jnp.asarray(grid(free))
-    epochs = points[:, 1]
-    halves = [(epochs > 0) & (epochs <= 0.5), epochs > 0.5]
-    starts = [points[jnp.argmin(jnp.where(half, values, jnp.inf))] for half in halves]
-    ends = jax.vmap(lambda t: newton(f, t, 60))(jnp.stack([*starts, *extra_starts]))
-    least = jnp.argmin(values)
-    ends = Point(jnp.append(ends.t, points[None, least], axis=0), jnp.append(ends.value, values[least]))
-    return jax.tree.map(lambda leaf: leaf[jnp.argmin(ends.value)], ends)
-
-
-def optima(
-    surface: Surface, c: Draws, extra: Mapping[str, float], regime: Regime, faces: Sequence[Face]
-) -> tuple[Optima, list[Float[np.ndarray, " free"]]]:
-    """The optimum of each draw over the faces of a regime, and the median point of the draws' optima on each face.
-
-    ``c`` are the law's coefficients, {name: (draw,)}. Raises LawError where a draw has no finite loss anywhere.
-    """
-    with jax.enable_x64(True):
-        found = [_optima_on(surface, FREE[regime], dict(c), dict(extra), face) for face in map(_arrays, faces)]
-        found = jax.tree.map(np.asarray, found)
-    losses = np.stack([loss for loss, _, _ in found])
-    best = np.argmin(losses, axis=0)
-    draws = np.arange(losses.shape[1])
-    loss = losses[best, draws]
-    if not np.all(np.isfinite(loss)):
-        bad = int(np.argmin(np.isfinite(loss)))
-        raise LawError(f"law {surface.law.name} has no finite loss at any feasible recipe in draw {bad}")
-    names = found[0][1]
-    columns = {name: np.stack([each[name] for _, each, _ in found])[best, draws] for name in names}
-    return Optima(loss, columns), [np.median(t, axis=0) for _, _, t in found]
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _optima_on(surface: Surface, free: int, c, extra, face: Face):
-    """Of each draw on one face: the smallest loss, the recipe's columns, and t."""
-
-    def of_draw(c):
-        f = _finite(lambda t: surface.loss(c, extra, face, t))
-        end = _search(f, jax.vmap(f)(jnp.asarray(grid(free))), free)
-        return end.value, recipe_at(face, end.t, surface.cost), end.t
-
-    return jax.vmap(of_draw)(c)
-
-
-def best(
-    surface: Surface,
-    risk: Risk,
-    c: Draws,
-    extra: Mapping[str, float],
-    regime: Regime,
-    faces: Sequence[Face],
-    starts: Sequence[Float[np.ndarray, " free"]],
-) -> Best:
-    """The recipe of a regime with the smallest risk over the draws: never worse than the grids of its faces,
-    nor than ``starts``, one a face."""
-    free = FREE[regime]
-    with jax.enable_x64(True):
-        faces = [_arrays(face) for face in faces]
-        ends = [
-            _best_on(surface, risk, free, dict(c), dict(extra), face, start)
-            for face, start in zip(faces, starts, strict=True)
-        ]
-        least = int(np.argmin([float(end.value) for end in ends]))
-        face = faces[least]
-        end = _descend(surface, risk, free, dict(c), dict(extra), face, ends[least])
-        columns = recipe_at(face, end.t, surface.cost)
-        return Best(float(end.value), {n: float(v) for n, v in columns.items()}, face, np.asarray(end.t))
-
-
-def risk_at(surface: Surface, risk: Risk, c, extra, face: Face, t: Array) -> Array:
-    """The objective: the risk of the recipe at t over the draws. Differentiable in t and in the face (its log_C)."""
-    return risk(jax.vmap(lambda c: surface.loss(c, extra, face, t))(c))
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _best_on(surface: Surface, risk: Risk, free: int, c, extra, face: Face, start: Array) -> Point:
-    f = _finite(lambda t: risk_at(surface, risk, c, extra, face, t))
-    return _search(f, lax.map(f, jnp.asarray(grid(free)), batch_size=64), free, [start])
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _descend(surface: Surface, risk: Risk, free: int, c, extra, face: Face, point: Point) -> Point:
-    """Adam between two Newton runs: a risk with kinks (a quantile, the worst draw) stops Newton at the first."""
-    f = _finite(lambda t: risk_at(surface, risk, c, extra, face, t))
-    adam = optax.adam(optax.cosine_decay_schedule(0.02, ADAM_STEPS))
-
-    def step(carry, _):
-        t, state, least = carry
-        value, g = jax.value_and_grad(f)(t)
-        least = _smaller(least, Point(t, value))
-        change, state = adam.update(jnp.where(jnp.isfinite(g), g, 0.0), state)
-        t = optax.projections.projection_box(optax.apply_updates(t, change), 0.0, 1.0)
-        return (t, state, least), None
-
-    start = (point.t, adam.init(point.t), point)
-    (_, _, least), _ = lax.scan(step, start, length=ADAM_STEPS)
-    return _smaller(least, newton(f, least.t, 60))
-
-
-def _smaller(one: Point, other: Point) -> Point:
-    return jax.tree.map(lambda a, b: jnp.where(other.value < one.value, b, a), one, other)
-
-
-def _finite(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """f with infinity where it is not a number, so that no comparison prefers it."""
-
-    def guarded(t: Array) -> Array:
-        value = f(t)
-        return jnp.where(jnp.isnan(value), jnp.inf, value)
-
-    return guarded
-
-
-def _arrays(face: Face) -> Face:
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=float), face)
-
-
-def losses(
-    law: Law, c: Draws, columns: Mapping[str, Float[np.ndarray, " recipe"]]
-) -> Float[np.ndarray, "draw recipe"]:
-    """Losses of recipes by draw. Recipes are taken in blocks of one size: one compilation serves all."""
-    count = len(columns["params"])
-    size = 256
-    padded = {
-        name: np.concatenate([values, np.repeat(values[-1:], -count % size)]) for name, values in columns.items()
-    }
-    with jax.enable_x64(True):
-        blocks = [
-            np.asarray(_losses(law, dict(c), {name: values[start : start + size] for name, values in padded.items()}))
-            for start in range(0, count, size)
-        ]
-    return np.concatenate(blocks, axis=1)[:, :count]
-
-
-@partial(jax.jit, static_argnums=0)
-def _losses(law: Law, c, columns):
-    return jax.vmap(lambda c: jax.vmap(lambda x: jnp.asarray(law.loss(c, x)))(columns))(c)

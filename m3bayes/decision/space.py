@@ -23,7 +23,9 @@ import numpy as np
 from m3bayes.decision.cost import Cost
 from m3bayes.errors import InfeasibleError, Note, RecipeError
 from m3bayes.laws.law import RECIPE_COLUMNS, Law
+from m3bayes.recipe import Recipe
 from m3bayes.runs import Runs
+from m3bayes.table_checks import same_ratio
 
 Number = float | int
 Bounds = Mapping[str, Sequence[Number | None]]
@@ -37,7 +39,9 @@ LETTERS = {
     "source_tokens": "S",
     "last_stage_share": "share",
 }
+RECIPE = ("params", "epochs", "target_ratio", "final_ratio")
 RATIOS = ("target_ratio", "final_ratio", "last_stage_share")
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,41 @@ class Space:
 
     def __getitem__(self, name: str) -> Bound:
         return self.bounds[name]
+
+
+    def recipe(self, params: Number, epochs: Number, target_ratio: Number, final_ratio: Number) -> Recipe:
+        """A recipe of this request; rounding is taken back to the bounds and to the budget."""
+        N, k, r, r_f = (
+            float(np.clip(value, self[name].low, self[name].high))
+            for name, value in zip(RECIPE, (params, epochs, target_ratio, final_ratio), strict=True)
+        )
+        D = k * self.target_tokens / r
+        while N > self["params"].low and float(self.cost.flops(N, D)) > self.compute:
+            N = max(N * (1 - 1e-15), self["params"].low)
+        first = self.first_ratio if r_f > r else None
+        return Recipe(N, self.target_tokens, k, r, r_f, first, self.extra)
+
+    def why_not(self, recipe: Recipe) -> str | None:
+        """The first constraint that a recipe breaks by more than rounding, None where it is feasible."""
+        if not math.isclose(recipe.target_tokens, self.target_tokens, rel_tol=ROUNDING):
+            return f"target_tokens is {recipe.target_tokens:.4g}, the request's {self.target_tokens:.4g}"
+        single = recipe.first_ratio is None
+        if self.two_stages is not None and self.two_stages == single:
+            return f"last_stage_share is frozen at {self['last_stage_share'].low:g}"
+        for name, bound in self.bounds.items():
+            value = getattr(recipe, name)
+            if name == "last_stage_share" and single:
+                continue
+            if math.isnan(bound.low):
+                return "no run had two stages"
+            if value < bound.low * (1 - ROUNDING):
+                return f"{name} {value:.4g}, but {bound.low_text}"
+            if value > bound.high * (1 + ROUNDING):
+                return f"{name} {value:.4g}, but {bound.high_text}"
+        flops = float(self.cost.flops(recipe.params, recipe.tokens))
+        if flops > self.compute * (1 + ROUNDING):
+            return f"costs {flops:.4g} FLOP, more than compute={self.compute:.4g}"
+        return None
 
 
 def space(
@@ -130,7 +169,7 @@ def space(
 
 def ranges(runs: Runs) -> dict[str, tuple[float, float]]:
     """Range of the runs in the seven variables; NaN for the share where no run had two stages."""
-    two_stages = runs["final_ratio"] != runs["target_ratio"]
+    two_stages = ~same_ratio(runs["target_ratio"], runs["final_ratio"])
     values = {
         "params": runs["params"],
         "epochs": runs["epochs"],

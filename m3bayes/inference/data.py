@@ -46,9 +46,7 @@ class Canonical:
         reference: Mapping[str, float] = self.arrays["reference"]  # type: ignore[assignment]
         constants = {"L": self.scale["loss"]}
         for name, log_value in reference.items():
-            of = law.references[name]
-            unit = self.scale["params"] ** of.params * self.scale["tokens"] ** of.tokens
-            constants[name] = float(np.exp(log_value) * unit)
+            constants[name] = float(np.exp(log_value) * _unit(law, name, self.scale))
         return constants
 
 
@@ -64,10 +62,13 @@ def _next_power(size: int) -> int:
     return 1 << size.bit_length()
 
 
-def canonical(runs: Runs, law: Law, noise: Noise) -> Canonical:
+def canonical(
+    runs: Runs, law: Law, noise: Noise, constants: Mapping[str, float] | None = None
+) -> Canonical:
     """Bring runs into canonical form for a law.
 
-    Raises RunTableError when the table lacks a column that the law or the noise reads.
+    ``constants`` are reference quantities in the table's units (as :meth:`Canonical.constants` gives them),
+    where the prior is that of another table; by default they are taken from these runs. Raises RunTableError when the table lacks a column that the law or the noise reads.
     """
     for name in (*law.columns, *((noise.by,) if noise.by else ()), *(("loss_se",) if noise.known else ())):
         if name not in runs.columns:
@@ -75,12 +76,17 @@ def canonical(runs: Runs, law: Law, noise: Noise) -> Canonical:
             raise RunTableError(
                 f"{why} reads column {name!r}, which {runs.name} does not have; it has {', '.join(runs.columns)}"
             )
-    scale = {"params": 1.0 / runs.unit_params, "tokens": 1.0 / runs.unit_tokens, "loss": 1.0}
+    scale = {"params": 1.0, "tokens": 1.0, "loss": 1.0}
+    if not law.equivariant and not runs.unit_params == runs.unit_tokens == 1:
+        raise RunTableError(
+            f"law {law.name} has its coefficients in parameters and tokens, {runs.name} is in units of "
+            f"{runs.unit_params:g} and {runs.unit_tokens:g}; give the table in parameters and tokens"
+        )
     if law.equivariant:
         scale = {
             "params": _geometric_mean(runs["params"]),
             "tokens": _geometric_mean(runs["target_tokens"]),
-            "loss": float(np.median(runs["loss"])),
+            "loss": float(np.median(runs["loss"])) if constants is None else constants["L"],
         }
     x = {name: _in_units(name, np.asarray(runs[name], float), scale) for name in law.columns}
     y = np.log(runs["loss"]) - np.log(scale["loss"])
@@ -104,8 +110,14 @@ def canonical(runs: Runs, law: Law, noise: Noise) -> Canonical:
         "weight": pad(weight.astype(float), 0.0),
         "relative_se": pad(relative_se),
         "group": pad(group),
-        "reference": _references(law, {name: values[order] for name, values in x.items()}),
     }
+    if constants is None:
+        arrays["reference"] = _references(law, {name: values[order] for name, values in x.items()})
+    else:
+        arrays["reference"] = {
+            name: round(float(np.log(constants[name] / _unit(law, name, scale))), DECIMALS)
+            for name in _quantities(law)
+        }
     return Canonical(arrays, order, groups, scale)
 
 
@@ -140,13 +152,23 @@ def to_table_units(law: Law, canonical_draws: Mapping[str, np.ndarray], scale: M
         log_factor = np.zeros_like(values)
         for quantity, power in c.at.items():
             sign = -1.0 if power.startswith("-") else 1.0
-            of = law.references[quantity]
-            unit = of.params * np.log(scale["params"]) + of.tokens * np.log(scale["tokens"])
-            log_factor = log_factor - sign * canonical_draws[power.lstrip("-")] * unit
+            log_unit = np.log(_unit(law, quantity, scale))
+            log_factor = log_factor - sign * canonical_draws[power.lstrip("-")] * log_unit
         if c.of_loss:
             log_factor = log_factor + np.log(scale["loss"])
         result[c.name] = values * np.exp(log_factor)
     return result
+
+
+def _quantities(law: Law) -> tuple[str, ...]:
+    """The reference quantities that the law's coefficients are scaled at."""
+    return tuple(sorted({quantity for c in law.coefficients for quantity in c.at}))
+
+
+def _unit(law: Law, quantity: str, scale: Mapping[str, float]) -> float:
+    """The canonical unit of a reference quantity, in the table's units."""
+    of = law.references[quantity]
+    return scale["params"] ** of.params * scale["tokens"] ** of.tokens
 
 
 def _geometric_mean(values: Float[np.ndarray, " run"]) -> float:
@@ -172,10 +194,9 @@ def _groups(runs: Runs, noise: Noise) -> tuple[tuple[str, ...], np.ndarray]:
 
 def _references(law: Law, x: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Mean log of each reference quantity the law uses, 0 where no run has it."""
-    used = {quantity for c in law.coefficients for quantity in c.at}
     with jax.enable_x64(True):
         columns = {name: jnp.asarray(values) for name, values in x.items()}
-        values = {q: np.asarray(jax.vmap(law.references[q].log_value)(columns)) for q in sorted(used)}
+        values = {q: np.asarray(jax.vmap(law.references[q].log_value)(columns)) for q in _quantities(law)}
     result = {}
     for name, logs in values.items():
         finite = logs[~np.isnan(logs)]

@@ -26,6 +26,7 @@ from scipy.spatial import KDTree
 from m3bayes.errors import Note
 from m3bayes.laws.law import RECIPE_COLUMNS
 from m3bayes.runs import Runs
+from m3bayes.table_checks import last_stage_share
 
 FAR_COMPUTE = 30.0  # times the largest run's
 
@@ -109,13 +110,11 @@ def notes(found: Extrapolation) -> tuple[Note, ...]:
 def coordinates(columns: Columns, extra: tuple[str, ...] = ()) -> dict[str, Float[np.ndarray, " row"]]:
     """{variable: (row,)}: logs of sizes, ratios as they are."""
     r, r_f = columns["target_ratio"], columns["final_ratio"]
-    r_1 = np.nan_to_num(columns["first_ratio"]) if "first_ratio" in columns else np.zeros_like(r)
-    single = (r_f == r) | (r_f == r_1)
-    share = np.where(single, 1.0, (r - r_1) / np.where(single, 1.0, r_f - r_1))
+    r_1 = columns.get("first_ratio", np.full(r.shape, np.nan))
     tokens = columns["epochs"] * columns["target_tokens"] / r
     values = {
         **{name: columns[name] for name in RECIPE_COLUMNS},
-        "last_stage_share": share,
+        "last_stage_share": last_stage_share(r, r_f, r_1),
         "tokens": tokens,
         "compute": columns["params"] * tokens,
         **{name: np.asarray(columns[name], float) for name in extra},
@@ -138,10 +137,12 @@ def _joint(measured: np.ndarray, asked: np.ndarray, steps: np.ndarray) -> np.nda
     """(recipe,) from (run, variable) and (recipe, variable)."""
     spread = measured.std(axis=0)
     unit = np.where(spread > CONSTANT * steps, spread, steps)
+    centre = measured.mean(axis=0)
+    measured, asked = (measured - centre) / unit, (asked - centre) / unit
     # replicates, and recipes that differ by less than matters, are one recipe
-    distinct = np.unique(np.round(measured / unit / CONSTANT), axis=0) * CONSTANT
+    distinct = measured[np.unique(np.round(measured / CONSTANT), axis=0, return_index=True)[1]]
     usual = 1.0
     if len(distinct) > 1:
         to_other = KDTree(distinct).query(distinct, k=2)[0][:, 1]
         usual = float(np.quantile(to_other, USUAL))
-    return KDTree(measured / unit).query(asked / unit, workers=-1)[0] / usual
+    return KDTree(measured).query(asked, workers=-1)[0] / usual

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -27,7 +28,7 @@ from m3bayes.inference.model import log_surface, observation, site_priors
 from m3bayes.inference.noise import Noise, student_t
 from m3bayes.inference.posterior import Posterior
 from m3bayes.inference.progress import bar
-from m3bayes.inference.sampler import Chain, ChainStore, Frame, frame_at, frame_of, sample
+from m3bayes.inference.sampler import Chain, ChainStore, Frame, frame_at, frame_of, prepare, sample
 from m3bayes.laws.law import Law
 from m3bayes.laws.m3 import m3
 from m3bayes.runs import Runs
@@ -60,6 +61,7 @@ def fit(
     checkpoint: Path | str | None = None,
     resume: bool = False,
     progress: bool | None = None,
+    constants: Mapping[str, float] | None = None,
 ) -> Posterior:
     """The posterior of a law's coefficients given runs.
 
@@ -69,8 +71,11 @@ def fit(
                     smaller steps, 2 and 4 times the warm-up and draws; the note ESCALATED says so.
     ``allow``       "passed" raises NotConvergedError unless the gate is passed, "flagged" returns anyway
     ``checkpoint``  a folder that keeps the chains while they run; with ``resume`` chains go on from there
-                    and give the draws of an uninterrupted run, bit for bit
+                    and give the draws of an uninterrupted run, bit for bit. The folder stays: remove it with
+                    ``m3bayes.inference.checkpoint.remove`` once the posterior is saved
     ``progress``    show a bar; None shows it on a terminal
+    ``constants``   reference quantities of the priors, as in ``Posterior.constants``; None takes them from the
+                    runs. Refits of part of a table pass those of the whole, so that the prior stays the same.
 
     The same seed gives the same draws whatever the number of threads, the order of the rows and the units
     of N and U. Raises RunTableError (columns missing, too few runs), FitError (nothing to start from, or a
@@ -81,14 +86,17 @@ def fit(
     _check_counts(seed=(seed, 0), chains=(chains, 1), draws=(draws, 4))
     check_enough_runs(runs, law)
     with jax.enable_x64(True):
-        table = canonical(runs, law, noise)
+        table = canonical(runs, law, noise, constants)
         space = coordinates(law, noise, len(table.groups))
         if warmup is None:
             warmup = 200 if space.dim <= 8 else 800
         _check_counts(warmup=(warmup, 20))
-        mode = find_mode(law, noise, len(table.groups), table.arrays, _key(seed, "mode"))
+        with ThreadPoolExecutor(1) as pool:  # compilation takes a while: the sampler's beside the mode's
+            prepared = pool.submit(prepare, law, noise, len(table.groups), table.arrays, warmup)
+            mode = find_mode(law, noise, len(table.groups), table.arrays, _key(seed, "mode"))
+            prepared.result()
         settings = {"seed": seed, "chains": chains, "warmup": warmup, "draws": draws}
-        identity = _identity(runs, law, noise, settings)
+        identity = _identity(runs, law, noise, settings, table.constants(law))
 
         notes = [*runs.notes, *identifiability_notes(runs, law)]
         frame = frame_at(mode.q[0], mode.hessian)
@@ -97,9 +105,10 @@ def fit(
             notes.append(_multimodal(mode, len(optima)))
         starts = _overdispersed(optima, frame, chains, _key(seed, "starts"))
 
+        kept, damaged = _kept_chains(checkpoint, resume, identity, chains * len(_attempts(warmup, draws)))
+        notes += damaged
         for number, attempt in enumerate(_attempts(warmup, draws), start=1):
-            store, damaged = _store(checkpoint, resume, number, attempt, identity, chains)
-            notes += damaged
+            store = None if checkpoint is None else _store(checkpoint, kept, (number - 1) * chains)
             label = "sampling" if number == 1 else f"sampling, attempt {number}"
             with bar(label, chains * (attempt.warmup + attempt.draws), progress) as report:
                 ran = sample(
@@ -113,12 +122,10 @@ def fit(
                 break
             frame = frame_of(np.concatenate([chain.q for chain in ran]))
             starts = np.stack([chain.q[-1] for chain in ran])
-        if checkpoint is not None:
-            for n in range(1, number + 1):
-                checkpoints.remove(Path(checkpoint) / f"attempt-{n}")
         if number > 1:
             notes.append(_escalated(number, attempt, gate))
-        notes += [*gate.notes, *_unidentified(law, noise, table, ran)]
+        named = {name for note in notes if note.code == "UNIDENTIFIED" for name in note.about}
+        notes += [*gate.notes, *(n for n in _unidentified(law, noise, table, ran) if n.about[0] not in named)]
 
     result = Posterior(
         law=law,
@@ -164,7 +171,8 @@ def _check_counts(**counts: tuple[int, int]) -> None:
             raise FitError(f"{name} is {value!r}; give a whole number, at least {least}")
 
 
-def _identity(runs: Runs, law: Law, noise: Noise, settings: Mapping[str, int]) -> dict[str, object]:
+def _identity(runs: Runs, law: Law, noise: Noise, settings, constants) -> dict[str, object]:
+    """What two fits must share for one to go on from the other's checkpoint."""
     return {
         "law": law.name,
         "law_options": {key: str(value) for key, value in law.options.items()},
@@ -172,6 +180,7 @@ def _identity(runs: Runs, law: Law, noise: Noise, settings: Mapping[str, int]) -
         "noise": {"kind": noise.kind, "by": noise.by, "known": noise.known},
         "table": runs.fingerprint(),
         "settings": dict(settings),
+        "constants": dict(constants),
         "versions": _versions(),
     }
 
@@ -181,19 +190,21 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in PACKAGES}
 
 
-def _store(folder, resume: bool, number: int, attempt: Attempt, identity, chains: int):
-    """Where this attempt's chains are kept, and notes on damaged ones. FitError for another fit's folder."""
-    if folder is None:
-        return None, ()
-    place = Path(folder) / f"attempt-{number}"
-    whole = {**identity, "attempt": vars(attempt)}
-    kept: list[dict[str, np.ndarray] | None] = [None] * chains
-    notes: tuple[Note, ...] = ()
-    if resume and checkpoints.check_header(place, whole):
-        kept, notes = checkpoints.read_chains(place, chains)
-    else:
-        checkpoints.write_header(place, whole)
-    return ChainStore(kept.__getitem__, lambda chain, arrays: checkpoints.write_chain(place, chain, arrays)), notes
+def _kept_chains(folder, resume: bool, identity, count: int):
+    """What a checkpoint holds of each chain of each attempt, and notes; FitError where it is of another fit."""
+    if folder is not None and resume and checkpoints.check_header(folder, identity):
+        return checkpoints.read_chains(folder, count)
+    if folder is not None:
+        checkpoints.write_header(folder, identity)
+    return [None] * count, ()
+
+
+def _store(folder, kept, offset: int) -> ChainStore:
+    """The checkpoint of one attempt; the chains of attempt n are numbered after those before it."""
+    return ChainStore(
+        lambda chain: kept[offset + chain],
+        lambda chain, arrays: checkpoints.write_chain(folder, offset + chain, arrays),
+    )
 
 
 def _worthwhile_optima(mode: Mode, frame: Frame) -> np.ndarray:

@@ -18,8 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
-from numpyro.distributions import Distribution, biject_to
+from numpyro.distributions import Distribution, TransformedDistribution, biject_to, constraints
 
 from m3bayes.errors import Note, RunTableError
 from m3bayes.inference.data import canonical, unscale
@@ -32,7 +31,7 @@ FEWEST_RUNS = 5
 
 POINTS = 3
 _STEP = 1e-3  # of differences of fourth order, whose error is then near 1e-12
-_MOST_RECIPES = 1024
+_MOST_RECIPES = 256
 _VANISHES = 1e-7  # singular values below this share of the largest, columns having unit norm
 _TAKES_PART = 1e-3  # squared share of a coefficient in a direction that vanishes
 
@@ -99,7 +98,7 @@ def _table_notes(runs: Runs) -> list[Note]:
         notes.append(
             Note(
                 "LAST_STAGE_SHARE_CONSTANT",
-                f"the last stage has {shares.mean():.3g} of the tokens in all {len(shares)} runs with two stages; "
+                f"the last stage has {shares.mean():.3g} of the tokens in all {len(shares)} two-stage runs; "
                 "they say nothing of other shares",
                 ("final_ratio",),
             )
@@ -112,7 +111,7 @@ def _unidentified_notes(runs: Runs, law: Law) -> list[Note]:
     unseen = _unseen(law, _filled(x), reference)
     if not unseen.names:
         return []
-    recipes, needed = len(x["params"]), _rank(law, _recombined(x), reference)
+    recipes, needed = _rows(x), _rank(law, _recombined(x), reference)
     if unseen.groups and recipes < needed:
         group = _in_order(law, frozenset().union(*unseen.groups))
         unseen = unseen._replace(groups=())
@@ -123,19 +122,15 @@ def _unidentified_notes(runs: Runs, law: Law) -> list[Note]:
         few = [Note("UNIDENTIFIED", message, group)]
     else:
         few = []
-    cures = _cures(law, x, reference) if unseen.names else {}
-    by_reason: dict[str, set[str]] = {}
+    cures = _cures(law, x, reference, unseen) if unseen.names else {}
+    by_reason: dict[str, list[str]] = {}
     for name in _in_order(law, unseen.alone):
-        by_reason.setdefault(_reason(frozenset({name}), cures, x, runs), set()).add(name)
-    alone = [
-        Note(
-            "UNIDENTIFIED",
-            f"{', '.join(_in_order(law, names))}: not one run depends on {'it' if len(names) == 1 else 'them'}, "
-            f"{reason}; {'it keeps its prior' if len(names) == 1 else 'they keep their priors'}",
-            _in_order(law, names),
-        )
-        for reason, names in by_reason.items()
-    ]
+        by_reason.setdefault(_reason(frozenset({name}), cures, x, runs), []).append(name)
+    alone = []
+    for reason, names in by_reason.items():
+        them, they = ("it", "it keeps its prior") if len(names) == 1 else ("them", "they keep their priors")
+        message = f"{', '.join(names)}: no run depends on {them}, {reason}; {they}"
+        alone.append(Note("UNIDENTIFIED", message, tuple(names)))
     together = [
         Note(
             "UNIDENTIFIED",
@@ -156,10 +151,12 @@ def _reason(group: frozenset[str], cures: Mapping[tuple[str, ...], _Unseen], x: 
         return "nor would runs that vary all columns by themselves"
     fewest = min(len(columns) for columns in helping)
     helping = [columns for columns in helping if len(columns) == fewest]
-    # where a column does not vary at all, that is the reason; else each of them is one
-    flat = [columns for columns in helping if all(_flat(x, column) for column in columns)]
-    said = [" and ".join(_fact(column, x, runs) for column in columns) for columns in flat[:1] or helping]
-    return "since " + ", or ".join(dict.fromkeys(said))
+    # a column that does not vary at all is the reason, before those that vary only with others
+    for columns in helping:
+        if all(_flat(x, column) for column in columns):
+            return "since " + " and ".join(_fact(column, x, runs) for column in columns)
+    named = " or ".join(" and ".join(columns) for columns in helping)
+    return f"as long as the runs do not vary {named} independently of the rest"
 
 
 def _fact(column: str, x: Columns, runs: Runs) -> str:
@@ -167,9 +164,7 @@ def _fact(column: str, x: Columns, runs: Runs) -> str:
         return "no run has epochs above 1"
     if column in ("target_ratio", "final_ratio") and (x[column] == 1).all():
         return f"no run has {column} below 1"
-    if _flat(x, column):
-        return f"{column} is {np.median(runs[column]):.4g} in every run"
-    return f"{column} does not vary by itself"
+    return f"{column} is {np.median(runs[column]):.4g} in every run"
 
 
 def _flat(x: Columns, column: str) -> bool:
@@ -178,7 +173,7 @@ def _flat(x: Columns, column: str) -> bool:
     return fixed or (column == "epochs" and bool((values <= 1).all()))
 
 
-def _in_order(law: Law, names: frozenset[str] | set[str]) -> tuple[str, ...]:
+def _in_order(law: Law, names: frozenset[str]) -> tuple[str, ...]:
     return tuple(name for name in law.names if name in names)
 
 
@@ -186,7 +181,7 @@ def _in_order(law: Law, names: frozenset[str] | set[str]) -> tuple[str, ...]:
 
 
 def _seen_runs(runs: Runs, law: Law) -> tuple[dict[str, np.ndarray], Mapping[str, float]]:
-    """The law's columns of the different recipes that count, in canonical units, and its reference quantities."""
+    """The law's columns of the different recipes that count, in canonical units, and the references."""
     arrays = canonical(runs, law, normal()).arrays
     counts = np.asarray(arrays["weight"]) > 0
     columns: Mapping[str, np.ndarray] = arrays["x"]  # pyright: ignore[reportAssignmentType]
@@ -200,16 +195,20 @@ def _seen_runs(runs: Runs, law: Law) -> tuple[dict[str, np.ndarray], Mapping[str
     return dict(zip(law.columns, table.T, strict=True)), reference
 
 
+def _rows(x: Columns) -> int:
+    return len(next(iter(x.values())))
+
+
 def _filled(x: Columns) -> dict[str, np.ndarray]:
-    """The recipes, repeated to a number of rows that tables of about one size share (and compiled code with them)."""
-    n = len(x["params"])
+    """The recipes, repeated to a number of rows that tables of like size share, and compiled code with it."""
+    n = _rows(x)
     size = max(128, 1 << (2 * n - 1).bit_length())
     return {name: np.resize(values, size) for name, values in x.items()}
 
 
 def _recombined(x: Columns) -> dict[str, np.ndarray]:
     """The recipes, then others whose columns take the same values in other combinations."""
-    n, random = len(x["params"]), np.random.default_rng(0)
+    n, random = _rows(x), np.random.default_rng(0)
     return {name: np.r_[values[:n], random.permutation(values[n:])] for name, values in _filled(x).items()}
 
 
@@ -228,10 +227,18 @@ def _varied(x: Columns, columns: Sequence[str]) -> dict[str, np.ndarray]:
     return result
 
 
-def _cures(law: Law, x: Columns, reference: Mapping[str, float]) -> dict[tuple[str, ...], _Unseen]:
-    """{columns varied by themselves: what is then still not seen}, for one and for two columns."""
-    choices = [*combinations(law.columns, 1), *combinations(law.columns, 2)]
-    return {columns: _unseen(law, _varied(x, columns), reference) for columns in choices}
+def _cures(
+    law: Law, x: Columns, reference: Mapping[str, float], open_now: _Unseen
+) -> dict[tuple[str, ...], _Unseen]:
+    """{columns varied by themselves: what is then still not seen}, for one column or, if need be, two."""
+    wanted = [*open_now.groups, *(frozenset({name}) for name in open_now.alone)]
+    cures: dict[tuple[str, ...], _Unseen] = {}
+    for together in (1, 2):
+        for columns in combinations(law.columns, together):
+            cures[columns] = _unseen(law, _varied(x, columns), reference)
+        if all(any(not group & unseen.names for unseen in cures.values()) for group in wanted):
+            break
+    return cures
 
 
 # ---- derivatives -------------------------------------------------------------------------------
@@ -281,49 +288,54 @@ def _svd(J: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _derivatives(law: Law, x: Columns, reference: Mapping[str, float]) -> list[np.ndarray]:
-    """(run, coefficient) of log loss by the law's coefficients, at each point of the prior where it is finite."""
+    """(run, coefficient) of log loss by coefficient, at each point of the prior where it is finite.
+
+    By differences of fourth order: a program of the law's values alone takes far less time to compile.
+    """
     # In canonical units the runs' mean N is 1, where A N^-alpha hides alpha; any other units show it.
-    unit = {"params": 7.0, "tokens": 5.0} if law.equivariant else {"params": 1.0, "tokens": 1.0}
+    of_params, of_tokens = (7.0, 5.0) if law.equivariant else (1.0, 1.0)
+    unit = {"params": of_params, "tokens": of_tokens}
     x = {name: values * unit.get(name.rpartition("_")[2], 1.0) for name, values in x.items()}
-    powers = {name: (law.references[name].params, law.references[name].tokens) for name in reference}
-    log_unit = np.log([unit["params"], unit["tokens"]])
-    reference = {name: value + float(powers[name] @ log_unit) for name, value in reference.items()}
     with jax.enable_x64(True):
-        J = np.asarray(_compiled(law)(x, reference))
+        logs = {}
+        for name, value in reference.items():
+            of = law.references[name]
+            logs[name] = jnp.asarray(value + of.params * np.log(of_params) + of.tokens * np.log(of_tokens))
+        scaled = {c.name: _points(c.prior, _spread(i)) for i, c in enumerate(law.coefficients)}
+        unscaled = unscale(law, scaled, logs)
+        at = np.stack([np.asarray(unscaled[name]) for name in law.names], axis=1)
+        step = _STEP * (np.abs(at) + 1e-3)
+        # (point, coefficient that is moved, step, coefficient)
+        away = np.eye(len(law.names))[:, None] * np.array([-2.0, -1.0, 1.0, 2.0])[:, None]
+        moved = at[:, None, None] + away * step[:, None, None]
+        coefficients = dict(zip(law.names, moved.reshape(-1, len(law.names)).T, strict=True))
+        values = np.asarray(_log_losses(law)(coefficients, x)).reshape(*moved.shape[:3], -1)
+    slope = 8 * (values[:, :, 2] - values[:, :, 1]) - (values[:, :, 3] - values[:, :, 0])
+    J = np.moveaxis(slope / (12 * step[:, :, None]), 1, 2)
     return [point for point in J if np.isfinite(point).all() and point.any()]
 
 
 @lru_cache(maxsize=32)
-def _compiled(law: Law) -> Callable[[Columns, Mapping[str, float]], Array]:
-    """(point, run, coefficient), by differences: a program of the law's values alone is compiled soonest."""
-    K = len(law.names)
-
-    @jax.jit
-    def derivatives(x: Columns, reference: Mapping[str, float]) -> Array:
-        scaled = {c.name: _quantiles(c.prior, i) for i, c in enumerate(law.coefficients)}
-        c = unscale(law, scaled, reference)
-        at = jnp.stack([c[name] for name in law.names], axis=1)
-        step = _STEP * (jnp.abs(at) + 1e-3)
-        # (point, coefficient that is moved, step, coefficient)
-        moved = (
-            at[:, None, None] + jnp.eye(K)[:, None] * jnp.array([-2, -1, 1, 2])[:, None] * step[:, None, None]
-        )
-
-        def log_losses(values: Array) -> Array:
-            return jax.vmap(law.log_loss, in_axes=(None, 0))(dict(zip(law.names, values, strict=True)), x)
-
-        values = jax.vmap(log_losses)(moved.reshape(-1, K)).reshape(*moved.shape[:3], -1)
-        slope = 8 * (values[:, :, 2] - values[:, :, 1]) - (values[:, :, 3] - values[:, :, 0])
-        return jnp.moveaxis(slope / (12 * step[:, :, None]), 1, 2)
-
-    return derivatives
+def _log_losses(law: Law) -> Callable[[Columns, Columns], Array]:
+    """(set of coefficients, run)."""
+    return jax.jit(jax.vmap(jax.vmap(law.log_loss, in_axes=(None, 0)), in_axes=(0, None)))
 
 
-def _quantiles(prior: Distribution, position: int) -> Float[Array, " point"]:
-    """Values of a coefficient at the points: middling quantiles, in another order for each coefficient."""
+def _spread(position: int) -> np.ndarray:
+    """POINTS values in (-1, 1), others for each coefficient."""
     golden = 0.6180339887498949
-    levels = 0.2 + 0.6 * jnp.mod(golden * (position + 1) + jnp.arange(POINTS) / POINTS, 1.0)
-    try:
-        return prior.icdf(levels)
-    except (NotImplementedError, ImportError):  # not every distribution has one
-        return biject_to(prior.support)(2 * levels - 1)
+    return 2 * np.mod(golden * (position + 1) + np.arange(POINTS) / POINTS, 1.0) - 1
+
+
+def _points(prior: Distribution, spread: np.ndarray) -> Array:
+    """Middling values of a coefficient, within a standard deviation of the mean where it has one."""
+    if isinstance(prior, TransformedDistribution):
+        value = _points(prior.base_dist, spread)
+        for transform in prior.transforms:
+            value = jnp.asarray(transform(value))
+        return value
+    if prior.support is constraints.real:
+        value = prior.mean + spread * jnp.sqrt(prior.variance)
+    else:
+        value = biject_to(prior.support)(jnp.asarray(spread))
+    return jnp.asarray(value)

@@ -58,7 +58,13 @@ def model(law: Law, noise: Noise, n_groups: int, arrays: Mapping, observed: bool
     """The NumPyro model; ``observed=False`` simulates log losses from the prior."""
     sites = {name: numpyro.sample(name, prior) for name, prior in site_priors(law, noise, n_groups).items()}
     location = log_surface(law, sites, arrays)
-    with numpyro.plate("run", arrays["y"].shape[0]), numpyro.handlers.scale(scale=arrays["weight"]):
+    counted = arrays["weight"] > 0
+    weight = jnp.where(counted, arrays["weight"], 1.0)
+    with (
+        numpyro.plate("run", arrays["y"].shape[0]),
+        numpyro.handlers.mask(mask=counted),
+        numpyro.handlers.scale(scale=weight),
+    ):
         numpyro.sample(
             "log_loss", observation(noise, location, sites, arrays), obs=arrays["y"] if observed else None
         )

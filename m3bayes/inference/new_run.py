@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-import scipy.stats
 from jaxtyping import Bool, Float, Int
+from scipy import special
 
 from m3bayes.errors import Note
 from m3bayes.inference.posterior import Posterior
@@ -82,5 +82,5 @@ def _stratified(post: Posterior, n_draws: int) -> Float[np.ndarray, " draw"]:
         place = np.asarray(jax.random.uniform(for_place, (n_draws,), jnp.float64))
     uniform = np.clip((order + place) / n_draws, 1e-12, 1 - 1e-12)
     if post.noise.kind == "normal":
-        return scipy.stats.norm.ppf(uniform)
-    return scipy.stats.t.ppf(uniform, post.draws["nu"].reshape(-1))
+        return special.ndtri(uniform)
+    return special.stdtrit(post.draws["nu"].reshape(-1), uniform)

@@ -28,7 +28,7 @@ import pandas as pd
 from jax import Array, lax
 from jaxtyping import Float
 
-from m3bayes.errors import LawError, M3BayesError, Note, RecipeError
+from m3bayes.errors import LawError, M3BayesError, Note
 from m3bayes.inference import extrapolation as outside
 from m3bayes.inference import new_run as new_runs
 from m3bayes.inference.posterior import Posterior
@@ -55,7 +55,7 @@ class Prediction:
     """
 
     recipes: pd.DataFrame
-    ci: float
+    ci: float | int
     loss_mean: Float[np.ndarray, " recipe"]
     loss_sd: Float[np.ndarray, " recipe"]
     loss_lower: Float[np.ndarray, " recipe"]
@@ -78,7 +78,7 @@ class Prediction:
         return self.recipes.assign(**added, extrapolation=self.extrapolation, notes=self.codes)
 
 
-def predict(post: Posterior, recipes: Recipes, *, ci: float = 0.9, new_run: bool = True) -> Prediction:
+def predict(post: Posterior, recipes: Recipes, *, ci: float | int = 0.9, new_run: bool = True) -> Prediction:
     """Mean-surface and new-run intervals of recipes, and how far they lie from the runs.
 
     ``recipes`` are rows of a table (DataFrame, mapping of columns, Runs), Recipes or Schedules, in the
@@ -91,11 +91,11 @@ def predict(post: Posterior, recipes: Recipes, *, ci: float = 0.9, new_run: bool
     """
     if not 0 < ci < 1:
         raise M3BayesError(f"ci is {ci}; give the share of draws in the interval, between 0 and 1, as .9")
-    columns = recipe_columns(recipes)
+    columns = recipe_columns(recipes, post.law.columns)
     table = _table(recipes, columns)
     found = outside.extrapolation(post.runs, columns, post.law.columns)
     noise = new_runs.scatter(post, columns, table) if new_run else None
-    summary = _summaries(post, columns, noise, ((1 - ci) / 2, (1 + ci) / 2))
+    summary = _summaries(post, columns, noise, np.array([(1 - ci) / 2, (1 + ci) / 2]))
     flags = {"EXTRAPOLATION": found.outside, "BEYOND_30X": found.far}
     notes = outside.notes(found)
     if noise is not None:
@@ -122,7 +122,8 @@ def loss_draws(post: Posterior, recipes: Recipes) -> Float[np.ndarray, "draw rec
 
     Takes 8 bytes a value. Raises RecipeError and LawError as :func:`predict`.
     """
-    x = _law_columns(post.law, recipe_columns(recipes))
+    columns = recipe_columns(recipes, post.law.columns)
+    x = {name: columns[name] for name in post.law.columns}
     result = _draws(post, x)
     fine = _fine(result).all(axis=0)
     if not fine.all():
@@ -149,8 +150,8 @@ def _plan() -> _Plan:
     return _Plan(chunk=16384, batch=4096, workers=1)
 
 
-@partial(jax.jit, static_argnames=("law", "probabilities", "batch"))
-def _summarise(law: Law, coefficients, noise, recipes, probabilities: tuple[float, ...], batch: int):
+@partial(jax.jit, static_argnames=("law", "batch"))
+def _summarise(law: Law, coefficients, noise, recipes, probabilities: Array, batch: int):
     """{statistic: (recipe, ...)} of a chunk; ``noise`` is (t, sigma) or None, ``recipes`` (x, group, se)."""
 
     def one(recipe):
@@ -183,10 +184,10 @@ def _summaries(
     post: Posterior,
     columns: Mapping[str, np.ndarray],
     noise: new_runs.Scatter | None,
-    probabilities: tuple[float, float],
+    probabilities: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """{statistic: (recipe, ...)} of all recipes. Raises LawError where a loss is not finite and positive."""
-    x = _law_columns(post.law, columns)
+    x = {name: columns[name] for name in post.law.columns}
     total = len(columns["params"])
     group = np.zeros(total, np.int32) if noise is None else noise.group
     se = np.zeros(total) if noise is None else noise.se
@@ -236,15 +237,6 @@ def _padded(values: np.ndarray, size: int) -> np.ndarray:
     return np.pad(values, (0, size - len(values)), mode="edge")
 
 
-def _law_columns(law: Law, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    for name in law.columns:
-        if name not in columns:
-            raise RecipeError(
-                f"law {law.name} reads column {name!r}, which the recipes lack; given: {', '.join(columns)}"
-            )
-    return {name: columns[name] for name in law.columns}
-
-
 def _law_error(
     post: Posterior, x: Mapping[str, np.ndarray], recipe: int, losses: Float[np.ndarray, " draw"]
 ) -> LawError:
@@ -269,7 +261,10 @@ def _table(recipes: Recipes, columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
         return recipes
     if isinstance(recipes, Runs):
         return recipes.frame()
-    return pd.DataFrame(dict(recipes) if isinstance(recipes, Mapping) else columns)
+    if isinstance(recipes, Mapping):  # single values stand for every recipe
+        total = len(columns["params"])
+        return pd.DataFrame({name: np.broadcast_to(values, total) for name, values in recipes.items()})
+    return pd.DataFrame(columns)
 
 
 def _codes(flags: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -20,27 +20,25 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 from jax.scipy.special import ndtri
-from jax.typing import ArrayLike
 from jaxtyping import Float
 
 BISECT_EVERY = 6  # steps; bounds the search where draws are tied or lie in clumps
 
 
 def quantiles(
-    values: Float[Array, " draw"], probabilities: tuple[float, ...]
+    values: Float[Array, " draw"], probabilities: Float[Array, " probability"]
 ) -> Float[Array, " probability"]:
     """Quantiles of one set of draws, by numpy's method ``linear``; for use under jit and vmap.
 
     NaN among the draws gives NaN or any draw: look for it first. Accelerators sort instead.
     """
     if jax.default_backend() != "cpu":
-        return jnp.quantile(values, jnp.asarray(probabilities), method="linear")
+        return jnp.quantile(values, probabilities, method="linear")
     n = values.shape[0]
-    position = np.asarray(probabilities) * (n - 1)
-    k = np.floor(position).astype(np.int32)
+    position = probabilities * (n - 1)
+    k = jnp.floor(position).astype(jnp.int32)
     fraction = position - k
     scores = ndtri((jnp.arange(n + 1) + 0.5) / (n + 1))  # normal score of "i draws are <= t"
     below, above = jax.vmap(_neighbours, in_axes=(None, 0, None))(values, k, scores)
@@ -58,10 +56,9 @@ class _Bracket(NamedTuple):
     steps: Array
 
 
-def _neighbours(values: Array, k: ArrayLike, scores: Array) -> tuple[Array, Array]:
+def _neighbours(values: Array, k: Array, scores: Array) -> tuple[Array, Array]:
     """x_(k) and x_(k+1) of the draws in rising order."""
     n = values.shape[0]
-    k = jnp.asarray(k)
     wanted = scores[k + 1]
     smallest, largest = jnp.min(values), jnp.max(values)
     lo = smallest - (largest - smallest)
@@ -109,7 +106,7 @@ def _neighbours(values: Array, k: ArrayLike, scores: Array) -> tuple[Array, Arra
     return below, jnp.where(end.count_hi > k + 1, below, above)
 
 
-def _between(below: Array, above: Array, fraction: np.ndarray) -> Array:
+def _between(below: Array, above: Array, fraction: Array) -> Array:
     """Linear interpolation from the nearer end, as numpy does it, to the last bit."""
     gap = above - below
     nearer = jnp.where(fraction < 0.5, below + gap * fraction, above - gap * (1 - fraction))

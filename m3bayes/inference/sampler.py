@@ -103,6 +103,16 @@ def sample(
         return list(pool.map(run, range(len(keys))))
 
 
+def prepare(law: Law, noise: Noise, n_groups: int, arrays: Mapping, warmup: int) -> None:
+    """Compile what :func:`sample` needs, by a call that makes no transition; for a thread of its own."""
+    with jax.enable_x64(True):
+        kernel = _kernel(law, noise, n_groups, warmup)
+        dim = coordinates(law, noise, n_groups).dim
+        frame = Frame(jnp.zeros(dim), jnp.eye(dim))
+        state = kernel.begin(dict(arrays), frame, jnp.zeros(dim), jax.random.key(0), 0.9)
+        kernel.advance(state, dict(arrays), frame, 0.9, 0)
+
+
 class _ChainSlot(NamedTuple):
     store: ChainStore
     chain: int

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
@@ -207,7 +208,9 @@ def additive_law(
         terms = (jnp.asarray(c[name]) * shape for name, shape in shapes(c, x).items())
         return sum(terms, start=jnp.zeros(()))
 
-    return replace(law(name, loss, coefficients, **details), shapes=shapes)
+    result = replace(law(name, loss, coefficients, **details), shapes=shapes)
+    _check_shapes(result)
+    return result
 
 
 def without(full: Law, names: Sequence[str]) -> Law:
@@ -279,3 +282,21 @@ def _check(candidate: Law) -> None:
                     f"law {candidate.name}: {coefficient.name} is scaled by {quantity}^({power}), "
                     f"but the law has no coefficient {power.lstrip('-')!r}"
                 )
+
+
+def _check_shapes(candidate: Law) -> None:
+    """LawError unless the shapes are of scales the law has, and read only its other coefficients and columns."""
+    assert candidate.shapes is not None
+    x = {name: 1.0 for name in candidate.columns}
+    c = {name: 1.0 for name in candidate.names}
+    try:
+        scales = tuple(jax.eval_shape(candidate.shapes, c, x))
+        missing = [name for name in scales if name not in c]
+        if missing:
+            raise LawError(f"law {candidate.name} has a shape for {missing[0]!r}, but no coefficient of that name")
+        jax.eval_shape(candidate.shapes, {name: 1.0 for name in c if name not in scales}, x)
+    except KeyError as error:
+        raise LawError(
+            f"law {candidate.name}: its shapes read {error}, which is neither one of its columns "
+            f"({', '.join(x)}) nor one of its coefficients that are not scales"
+        ) from error

@@ -85,7 +85,7 @@ def test_noise_refuses(text):
 
 def test_named_law():
     assert options.named_law("m3") is laws.m3()
-    assert options.named_law("chinchilla:tokens=all") is laws.chinchilla("all")
+    assert options.named_law("chinchilla:tokens=all") is laws.chinchilla(tokens="all")
     assert options.named_law("m3:floor=true").names == laws.m3(floor=True).names
     nested = options.named_law("m3", ("P", "tau"))
     assert nested.names == laws.m3(drop=("P", "tau")).names

@@ -23,7 +23,14 @@ CHINCHILLA = {"E": 1.7, "A": 400.0, "B": 410.0, "alpha": 0.34, "beta": 0.28}
 def runs(unit_params: float = 1.0, unit_tokens: float = 1.0, only: str | None = None) -> Runs:
     """36 runs of small models with every kind of recipe; ``only`` keeps some (a pandas query)."""
     rows = []
-    recipes = [(1.0, 1.0, None), (0.5, 0.5, None), (0.1, 0.1, None), (0.2, 1.0, 0.0), (0.3, 0.6, 0.0), (0.4, 1.0, 0.1)]
+    recipes = [
+        (1.0, 1.0, None),
+        (0.5, 0.5, None),
+        (0.1, 0.1, None),
+        (0.2, 1.0, 0.0),
+        (0.3, 0.6, 0.0),
+        (0.4, 1.0, 0.1),
+    ]
     for i, (N, (r, r_f, r_1)) in enumerate(product((3e4, 1e6, 2e7), recipes)):
         for j, k in enumerate((0.7, 16.0)):
             U = (1e5, 1e6)[(i + j) % 2]
@@ -94,7 +101,10 @@ def slow_search(law: Law, c: dict[str, float], space, zooms: int = 9, points: in
         f_low, f_high = np.full(len(t), b["final_ratio"][0]), np.full(len(t), b["final_ratio"][1])
         if regime == "two-stage":
             s_low, s_high = b["last_stage_share"]
-            f_low, f_high = np.maximum(f_low, r_1 + (r - r_1) / s_high), np.minimum(f_high, r_1 + (r - r_1) / s_low)
+            f_low, f_high = (
+                np.maximum(f_low, r_1 + (r - r_1) / s_high),
+                np.minimum(f_high, r_1 + (r - r_1) / s_low),
+            )
             ok = f_low <= f_high * (1 + 1e-12)
             with np.errstate(invalid="ignore", divide="ignore"):
                 r_f = np.exp(np.log(f_low) * (1 - tf) + np.log(f_high) * tf)
@@ -119,7 +129,13 @@ def slow_search(law: Law, c: dict[str, float], space, zooms: int = 9, points: in
         N_low = b["params"][0]
         N_high = np.maximum(np.minimum(b["params"][1], C / per_six / (k * U / r)), N_low)
         N = np.exp(np.log(N_low) * (1 - tn) + np.log(N_high) * tn)
-        return ok, {"params": N, "target_tokens": np.full(len(t), U), "epochs": k, "target_ratio": r, "final_ratio": r_f}
+        return ok, {
+            "params": N,
+            "target_tokens": np.full(len(t), U),
+            "epochs": k,
+            "target_ratio": r,
+            "final_ratio": r_f,
+        }
 
     loss = jax.jit(jax.vmap(lambda x: law.loss(c, x)))
     best = (np.inf, {})
@@ -142,7 +158,9 @@ def slow_search(law: Law, c: dict[str, float], space, zooms: int = 9, points: in
                     best = (float(value[i]), {name: float(v[i]) for name, v in x.items()})
                 chosen: list[np.ndarray] = []
                 for j in order:  # up to three centres, apart from one another
-                    if all(np.abs(t[j] - other).max() > width / points * 2 for other in chosen) and np.isfinite(value[j]):
+                    if all(
+                        np.abs(t[j] - other).max() > width / points * 2 for other in chosen
+                    ) and np.isfinite(value[j]):
                         chosen.append(t[j])
                 centres = chosen[:3]
                 if not centres:

@@ -40,7 +40,7 @@ every_law = pytest.mark.parametrize("law", VARIANTS, ids=label)
 
 @every_law
 def test_the_formula(law):
-    """At 200 recipes with coefficients of their own: k = 1 and ratios of 1 among them, r_f on both sides of r."""
+    """At 200 recipes with their own coefficients: some at k = 1 or a ratio of 1, r_f on both sides of r."""
     rng = np.random.default_rng(11)
     x = {name: rng.choice(values, 200) for name, values in typical_table(150).items()}
     for name in ("epochs", "target_ratio", "final_ratio"):

@@ -64,3 +64,4 @@ def test_beta_is_the_same_in_either_precision():
         single = priors.beta(2.0, 3.0)
         assert np.isfinite(double.log_prob(0.3))
     assert double.log_prob(0.3) == single.log_prob(0.3)
+    assert double.log_prob(0.3) == pytest.approx(stats.beta(2, 3).logpdf(0.3), rel=1e-5)
