@@ -35,6 +35,7 @@ def add(commands) -> None:
         help="where to write (default: %(default)s)",
     )
     add_sampling(parser)
+    parser.set_defaults(draws=500)  # enough for the gate on this table, and half the time
     add_ci(parser)
     add_json(parser)
     parser.set_defaults(run=run)

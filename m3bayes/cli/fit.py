@@ -95,6 +95,8 @@ def run(arguments: Namespace) -> int:
         unit_tokens=arguments.unit_tokens,
     )
     folder = arguments.out.with_name(f"{arguments.out.name}.checkpoint")
+    if arguments.resume and not folder.is_dir():
+        message(f"there is no {folder} to resume from; starting anew")
     post = fit(
         runs,
         law,

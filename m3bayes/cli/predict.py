@@ -68,11 +68,12 @@ def run(arguments: Namespace) -> int:
         raise of_file(arguments.recipes, error) from error
     added = prediction.frame()[list(ADDED)].set_axis(recipes.index)
     # a file that predict itself wrote can be predicted again
-    result = pd.concat([recipes.drop(columns=list(ADDED), errors="ignore"), added], axis=1)
+    given = recipes.drop(columns=list(ADDED), errors="ignore")
+    result = pd.concat([given, added], axis=1)
     if arguments.out is not None:
         write_atomically(arguments.out, lambda path: _write(result, path, arguments.out.suffix))
     # the file keeps the recipes' cells as they were written; here they are numbers where they can be
-    result = result.assign(**{str(name): numbers_or_labels(recipes[name]) for name in recipes if name in result})
+    result = result.assign(**{str(name): numbers_or_labels(cells) for name, cells in given.items()})
     if arguments.json:
         content = {"posterior": describe(post), "ci": arguments.ci, "notes": prediction.notes}
         print(json_text(content | {"recipes": result.to_dict("records")}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from m3bayes.cli.options import (
@@ -76,21 +77,26 @@ def add(commands) -> None:
 
 
 def add_bounds(parser: ArgumentParser) -> None:
+    """--min-NAME, --max-NAME and --bound all append (name, (low, high)) to ``bounds``."""
     group = parser.add_argument_group("bounds, by default the range of the runs")
     for name, letter in LETTERS.items():
         for end in ("min", "max"):
             group.add_argument(
                 f"--{end}-{name.replace('_', '-')}",
-                type=not_negative if end == "min" else upper_end,
+                dest="bounds",
+                action="append",
+                default=[],
+                type=partial(_low if end == "min" else _high, name),
                 metavar="VALUE",
                 help=f"{'least' if end == 'min' else 'most'} {name} ({letter}), {UNITS[name]}",
             )
     known = ", ".join(f"{name} ({letter})" for name, letter in LETTERS.items())
     group.add_argument(
         "--bound",
-        type=interval,
+        dest="bounds",
         action="append",
         default=[],
+        type=interval,
         metavar="NAME=LOW:HIGH",
         help=f"the same for any of {known}; either end may be left out",
     )
@@ -100,13 +106,21 @@ def add_bounds(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="hold one, as in r=1",
+        help="hold one of them, as in r=1; also first_ratio, and further columns that the law reads",
     )
+
+
+def _low(name: str, text: str) -> tuple[str, Ends]:
+    return name, (not_negative(text), None)
+
+
+def _high(name: str, text: str) -> tuple[str, Ends]:
+    return name, (None, upper_end(text))
 
 
 def run(arguments: Namespace) -> int:
     check_out(arguments.out)
-    bounds, freeze = _bounds(arguments), _each_once(arguments.freeze)
+    bounds, freeze = _bounds(arguments.bounds), _each_once(arguments.freeze)
     baselines = _baselines(arguments.baseline)
     post = load_allowed(arguments)
     result = recommend(
@@ -137,21 +151,17 @@ def show(result: Recommendation, post: Posterior, out: Path | None, as_json: boo
         message(f"wrote {out}")
 
 
-def _bounds(arguments: Namespace) -> dict[str, Ends]:
-    """All of --min-*, --max-* and --bound as {name: (low, high)}, each end given at most once."""
+def _bounds(given: Iterable[tuple[str, Ends]]) -> dict[str, Ends]:
+    """{name: (low, high)}, each end given at most once."""
     names = {letter: name for name, letter in LETTERS.items()}
-    ends: list[tuple[str, Ends]] = [
-        (name, (getattr(arguments, f"min_{name}"), getattr(arguments, f"max_{name}"))) for name in LETTERS
-    ]
-    ends += [(names.get(name, name), pair) for name, pair in arguments.bound]
     result: dict[str, Ends] = {}
-    for name, pair in ends:
+    for name_or_letter, ends in given:
+        name = names.get(name_or_letter, name_or_letter)
         before = result.get(name, (None, None))
-        if any(new is not None and old is not None for new, old in zip(pair, before, strict=True)):
+        if any(new is not None and old is not None for new, old in zip(ends, before, strict=True)):
             raise RecipeError(f"a bound on {name} is given twice; give it once")
-        low, high = (old if new is None else new for new, old in zip(pair, before, strict=True))
-        if (low, high) != (None, None):
-            result[name] = (low, high)
+        low, high = (old if new is None else new for new, old in zip(ends, before, strict=True))
+        result[name] = (low, high)
     return result
 
 

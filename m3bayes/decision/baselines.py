@@ -105,16 +105,14 @@ def _fresh_tokens(surface: Surface, c, extra, log_C: Array, log_D: Array, log_N:
     def log_tokens(t: Array) -> Array:
         return (1 - t) * log_D[0] + t * log_D[1]
 
-    def of_draw(c) -> Array:
-        def loss(t: Array) -> Array:
-            D = jnp.exp(log_tokens(t[0]))
-            N = jnp.exp(surface.cost.log_params(log_C, log_tokens(t[0]), log_N[0], log_N[1]))
-            ones = {name: jnp.ones(()) for name in ("epochs", "target_ratio", "final_ratio")}
-            return jnp.asarray(surface.law.loss(c, {"params": N, "target_tokens": D, **ones, **extra}))
+    def loss(c, t: Array) -> Array:
+        D = jnp.exp(log_tokens(t[0]))
+        N = jnp.exp(surface.cost.log_params(log_C, log_tokens(t[0]), log_N[0], log_N[1]))
+        ones = {name: jnp.ones(()) for name in ("epochs", "target_ratio", "final_ratio")}
+        loss = jnp.asarray(surface.law.loss(c, {"params": N, "target_tokens": D, **ones, **extra}))
+        return jnp.where(jnp.isnan(loss), jnp.inf, loss)
 
-        points = jnp.linspace(0.0, 1.0, 65)[:, None]
-        values = jax.vmap(loss)(points)
-        start = points[jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf))]
-        return jnp.exp(log_tokens(newton(loss, start).t[0]))
-
-    return jax.vmap(of_draw)(c)
+    points = jnp.linspace(0.0, 1.0, 65)[:, None]
+    values = jax.vmap(lambda c: jax.vmap(partial(loss, c))(points))(c)
+    of_draws = partial(jax.vmap(loss, in_axes=(0, 1)), c)
+    return jnp.exp(log_tokens(newton(of_draws, points[jnp.argmin(values, axis=1)].T).t[0]))

@@ -2,7 +2,7 @@
 
 Both go the same way: a grid with the corners of the box in it, then projected Newton from its best points. The
 step goes to the minimum in the box, nearly, of the quadratic model with its curvature made positive, and the
-best of a ladder of lengths along it is taken, so that no step goes up. Newton converges to rounding in a few
+best of a ladder of lengths along it, and of some down the gradient, is taken, so that no step goes up. Newton converges to rounding in a few
 steps, and a bound it runs into is reached exactly.
 """
 
@@ -35,8 +35,8 @@ GRID: Mapping[Regime, tuple[int, int, int, int]] = {
     "single-stage": (5, 9, 9, 1),
     "two-stage": (5, 5, 5, 5),
 }
-# step lengths tried along a ray
-LADDER = (10.0, 1.0, 0.4, 0.1, 1e-2, 1e-3, 1e-5)
+# lengths tried along Newton's step, and of steps down the gradient (the largest coordinate's change)
+LADDER, DOWNHILL = (10.0, 1.0, 0.3, 0.1, 1e-2, 1e-4), (0.3, 0.03, 0.003)
 NEWTON_STEPS, ADAM_STEPS = 60, 100
 # a step that gains or promises less than this share of the loss is the last
 ROUNDING = 1e-14
@@ -103,7 +103,7 @@ def optima(
         raise LawError(f"law {surface.law.name} has no finite loss at any feasible recipe in draw {bad + 1}")
     names = found[0][1]
     columns = {name: np.stack([each[name] for _, each in found])[best, draws] for name in names}
-    return Optima(loss, columns, [point.t for point, _ in found])
+    return Optima(loss, columns, [point.t.T for point, _ in found])
 
 
 def best(
@@ -123,11 +123,11 @@ def best(
         ends = []
         for face, start in zip(faces, starts, strict=True):
             grid_starts = _starts_by_risk(surface, risk, regime, c, extra, face)
-            ends.append(_lowest(surface, risk, c, extra, face, jnp.vstack([grid_starts, start])))
+            ends.append(_best_on(surface, risk, c, extra, face, jnp.column_stack([grid_starts, start])))
         least = int(np.argmin([float(point.value) for point, _ in ends]))
         face, (point, _) = faces[least], ends[least]
         point = _descend(surface, risk, c, extra, face, point)
-        point, columns = _lowest(surface, risk, c, extra, face, jnp.tile(point.t, (4, 1)))
+        point, columns = _best_on(surface, risk, c, extra, face, jnp.tile(point.t[:, None], 4))
         return Best(float(point.value), {n: float(v) for n, v in columns.items()}, face, np.asarray(point.t))
 
 
@@ -144,27 +144,29 @@ def grid(regime: Regime) -> Points:
 
 
 def _starts(points: Points, values: Array) -> Array:
-    """(3, 4): the best points at few and at many epochs, for overfitting can put a ridge between two optima, and of all.
+    """(4, 3): the best points at few and at many epochs, for overfitting can put a ridge between two optima, and of all.
 
     The first two are not at the least epochs, where the slope may be infinite (k = 1 is the upper end of another face).
     """
     epochs = points[:, 1]
     parts = [(epochs > 0) & (epochs <= 0.5), epochs > 0.5, epochs >= 0]
-    return jnp.stack([jnp.asarray(points)[jnp.argmin(jnp.where(part, values, jnp.inf))] for part in parts])
+    return jnp.stack([jnp.asarray(points)[jnp.argmin(jnp.where(part, values, jnp.inf))] for part in parts], axis=1)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _starts_by_draw(surface: Surface, regime: Regime, c, extra, face: Face) -> Array:
+    """(4, start, draw)"""
     points = grid(regime)
 
     def of_draw(c) -> Array:
         return _starts(points, jax.vmap(lambda t: surface.loss(c, extra, face, t))(jnp.asarray(points)))
 
-    return jax.vmap(of_draw)(c)
+    return jax.vmap(of_draw, out_axes=2)(c)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _starts_by_risk(surface: Surface, risk: Risk, regime: Regime, c, extra, face: Face) -> Array:
+    """(4, start)"""
     points = grid(regime)
     values = lax.map(lambda t: risk_at(surface, risk, c, extra, face, t), jnp.asarray(points), batch_size=64)
     return _starts(points, jnp.where(jnp.isnan(values), jnp.inf, values))
@@ -172,20 +174,25 @@ def _starts_by_risk(surface: Surface, risk: Risk, regime: Regime, c, extra, face
 
 @partial(jax.jit, static_argnums=0)
 def _optima_on(surface: Surface, c, extra, face: Face, starts: Array) -> tuple[Point, dict[str, Array]]:
-    """Of each draw on one face: the lowest point from its starts (draw, start, 4), and the recipe there."""
-
-    def of_draw(c, starts: Array) -> tuple[Point, dict[str, Array]]:
-        point = newton_from(lambda t: surface.loss(c, extra, face, t), starts)
-        return point, recipe_at(face, point.t, surface.cost)
-
-    return jax.vmap(of_draw)(c, starts)
+    """Of each draw on one face: the lowest point (4, draw) from its starts (4, start, draw), and the recipe there."""
+    of_draws = jax.vmap(lambda c, t: surface.loss(c, extra, face, t), in_axes=(0, 1))
+    point = _lowest(newton(jax.vmap(partial(of_draws, c), in_axes=1), starts))
+    return point, jax.vmap(lambda t: recipe_at(face, t, surface.cost), in_axes=1)(point.t)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _lowest(surface: Surface, risk: Risk, c, extra, face: Face, starts: Array) -> tuple[Point, dict[str, Array]]:
-    """The lowest risk on one face from some starts (start, 4), and the recipe there."""
-    point = newton_from(lambda t: risk_at(surface, risk, c, extra, face, t), starts)
+def _best_on(surface: Surface, risk: Risk, c, extra, face: Face, starts: Array) -> tuple[Point, dict[str, Array]]:
+    """The point of the lowest risk on one face from some starts (4, start), and the recipe there."""
+    f = jax.vmap(lambda t: risk_at(surface, risk, c, extra, face, t), in_axes=1)
+    point = _lowest(newton(f, starts))
     return point, recipe_at(face, point.t, surface.cost)
+
+
+def _lowest(points: Point) -> Point:
+    """The best of the starts, which are the first axis after the coordinates."""
+    best = jnp.argmin(points.value, axis=0, keepdims=True)
+    t = jnp.take_along_axis(points.t, best[None], axis=1)[:, 0]
+    return Point(t, jnp.take_along_axis(points.value, best, axis=0)[0])
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -205,65 +212,71 @@ def _descend(surface: Surface, risk: Risk, c, extra, face: Face, point: Point) -
     return least
 
 
-def newton_from(f: Callable[[Array], Array], starts: Array) -> Point:
-    """The lowest of the points that Newton reaches from (start, n)."""
-    ends = jax.vmap(lambda t: newton(f, t))(starts)
-    return jax.tree.map(lambda leaf: leaf[jnp.argmin(ends.value)], ends)
-
-
 def newton(f: Callable[[Array], Array], t: Array) -> Point:
-    """Minimise f over [0, 1]^n, n <= 4, from t; never ends above f(t)."""
-    ladder = jnp.asarray(LADDER)
+    """Minimise f over [0, 1]^n, n <= 4, from many points t at once; no value ends above its start's.
+
+    ``t`` is (n, ...) and f(t) is (...): as many problems as the trailing axes have entries. They come last so that
+    the processor's vector units run along them.
+    """
+    ones = (1,) * t.ndim
+    ladder, downhill = (jnp.reshape(jnp.asarray(lengths), (-1, *ones)) for lengths in (LADDER, DOWNHILL))
+    directions = jnp.eye(t.shape[0]).reshape(t.shape[0], *t.shape[:1], *ones[1:]) * jnp.ones_like(t)
 
     def gradient(t: Array) -> tuple[Array, Array]:
-        g = jax.jacfwd(f)(t)
+        g = jax.vmap(lambda direction: jax.jvp(f, (t,), (direction,))[1])(directions)
         return g, g
 
     def step(carry: tuple[Array, Point, Array]) -> tuple[Array, Point, Array]:
-        count, (t, value), _ = carry
+        count, (t, value), done = carry
         # forward twice: for four variables cheaper than forward over reverse
-        H, g = jax.jacfwd(gradient, has_aux=True)(t)
-        g = jnp.where(jnp.isfinite(g), g, 0.0)
+        _, H, g = jax.vmap(lambda direction: jax.jvp(gradient, (t,), (direction,), has_aux=True))(directions)
+        g = jnp.where(jnp.isfinite(g[0]), g[0], 0.0)
         H = jnp.where(jnp.isfinite(H), H, 0.0)
         p = _box_step(H, g, t)
-        trials = jnp.clip(t + ladder[:, None] * p, 0.0, 1.0)
+        slope = -g / (jnp.max(jnp.abs(g), axis=0) + 1e-300)
+        trials = jnp.clip(jnp.concatenate([t + ladder * p, t + downhill * slope]), 0.0, 1.0)
         values = jax.vmap(f)(trials)
         values = jnp.where(jnp.isnan(values), jnp.inf, values)
-        best = jnp.argmin(values)
-        better = values[best] < value
+        best = jnp.argmin(values, axis=0, keepdims=True)
+        lowest = jnp.take_along_axis(values, best, axis=0)[0]
+        better = ~done & (lowest < value)
         rounding = ROUNDING * jnp.abs(value)
-        done = (value - values[best] <= rounding) | (-jnp.dot(g, p) <= rounding)
-        return count + 1, Point(jnp.where(better, trials[best], t), jnp.where(better, values[best], value)), done
+        last = (value - lowest <= rounding) | (-jnp.sum(g * p, axis=0) <= rounding)
+        t = jnp.where(better, jnp.take_along_axis(trials, best[:, None], axis=0)[0], t)
+        return count + 1, Point(t, jnp.where(better, lowest, value)), done | last
 
     def unfinished(carry: tuple[Array, Point, Array]) -> Array:
-        return (carry[0] < NEWTON_STEPS) & ~carry[2]
+        return (carry[0] < NEWTON_STEPS) & ~jnp.all(carry[2])
 
-    start = (jnp.zeros((), int), Point(t, f(t)), jnp.zeros((), bool))
+    value = f(t)
+    start = (jnp.zeros((), int), Point(t, value), jnp.zeros(value.shape, bool))
     return lax.while_loop(unfinished, step, start)[1]
 
 
 def _box_step(H: Array, g: Array, t: Array) -> Array:
-    """The step of the quadratic model from t to its minimum in the box, nearly: a coordinate that would leave stops
-    at its bound, and the others are solved for again, knowing that."""
+    """The step of the quadratic model from t to its minimum in the box, nearly: the coordinate that would leave first
+    stops at its bound, the others are solved for again knowing that, and so on."""
     held = ((t <= 0) & (g >= 0)) | ((t >= 1) & (g <= 0))
     p = jnp.zeros_like(t)
-    for _ in range(3):
+    for _ in range(t.shape[0]):
         free = ~held
-        stopped = jnp.where(held, p, 0.0)
         inner = jnp.where(free[:, None] & free[None, :], H, 0.0)
-        step = -_solve_positive(inner, jnp.where(free, g + H @ stopped, 0.0))
-        p = jnp.where(held, p, step)
-        leaves = free & ((t + p < 0) | (t + p > 1))
-        p = jnp.where(leaves, jnp.where(p < 0, -t, 1 - t), p)
-        held = held | leaves
+        pushed = jnp.sum(H * jnp.where(held, p, 0.0), axis=1)
+        step = -_solve_positive(inner, jnp.where(free, g + pushed, 0.0))
+        room = jnp.where(step < 0, -t, 1 - t)
+        leaves = free & (jnp.abs(step) > jnp.abs(room))
+        way = jnp.where(leaves, room / jnp.where(leaves, step, 1.0), jnp.inf)
+        first = leaves & (way <= jnp.min(way, axis=0))
+        p = jnp.where(held, p, jnp.where(first, room, step))
+        held = held | first
     return p
 
 
 def _solve_positive(H: Array, g: Array) -> Array:
     """H^-1 g with H made positive definite: L D L' with |pivots|, kept off zero. Unrolled, for few coordinates."""
     n = g.shape[0]
-    zero = jnp.zeros(())
-    least = 1e-8 * jnp.max(jnp.abs(H)) + 1e-300
+    zero = jnp.zeros(g.shape[1:])
+    least = 1e-8 * jnp.max(jnp.abs(H), axis=(0, 1)) + 1e-300
     L = [[zero] * n for _ in range(n)]
     D: list[Array] = []
     for i in range(n):

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, biject_to
 from numpyro.infer.util import log_density
 
@@ -38,7 +39,7 @@ class Coordinates:
 
     dim: int
     to_sites: Callable[[Array, Mapping], Sites]
-    from_sites: Callable[[Mapping[str, Array], Mapping], Array]
+    from_sites: Callable[[Mapping[str, ArrayLike], Mapping], Array]
     potential: Callable[[Array, Mapping], Array]
 
 
@@ -68,7 +69,7 @@ def coordinates(law: Law, noise: Noise, n_groups: int) -> Coordinates:
             at += size
         return sites, log_jacobian
 
-    def from_sites(sites: Mapping[str, Array], arrays: Mapping) -> Array:
+    def from_sites(sites: Mapping[str, ArrayLike], arrays: Mapping) -> Array:
         parts = [_profile_from_scales(law, scales, sites, arrays)] if scales else []
         parts += [jnp.ravel(biject_to(sites_of[name].support).inv(sites[name])) for name in free]
         return jnp.concatenate(parts)
@@ -94,7 +95,7 @@ def sample_prior(sites_of: Mapping[str, Distribution], key: Array) -> Sites:
     return {name: prior.sample(k) for (name, prior), k in zip(sites_of.items(), keys, strict=True)}
 
 
-def log_shapes(law: Law, sites: Mapping[str, Array], arrays: Mapping) -> tuple[Array, Array]:
+def log_shapes(law: Law, sites: Mapping[str, ArrayLike], arrays: Mapping) -> tuple[Array, Array]:
     """Log of each term's shape at each run (run, term), 0 where it vanishes, and where it does not."""
     assert law.shapes is not None
     shapes = jax.vmap(law.shapes, in_axes=(None, 0))(sites, arrays["x"])
@@ -124,7 +125,7 @@ class _Terms(NamedTuple):
     leverage: Array
 
 
-def _terms(law: Law, scales: tuple[str, ...], sites: Mapping[str, Array], arrays: Mapping) -> _Terms:
+def _terms(law: Law, scales: tuple[str, ...], sites: Mapping[str, ArrayLike], arrays: Mapping) -> _Terms:
     logs, present = log_shapes(law, sites, arrays)
     weight = (arrays["weight"] > 0)[:, None]
     count = (weight & present).sum(0)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
 from m3bayes.errors import FitError, RunTableError
@@ -51,15 +52,12 @@ class Canonical:
 
 
 def bucket(n: int) -> int:
-    """The padded size of a table of n rows: 32, 64, 96, 128, 192, 256, ... (powers of two and their halves)."""
+    """The padded size of a table of n rows: 32, 48, 64, 96, 128, ... (powers of two and three halves of them)."""
     size = SMALLEST_BUCKET
     while size < n:
-        size = size * 3 // 2 if size & (size - 1) == 0 and size >= 64 else _next_power(size)
+        power_of_two = size & (size - 1) == 0
+        size = size * 3 // 2 if power_of_two else 1 << size.bit_length()
     return size
-
-
-def _next_power(size: int) -> int:
-    return 1 << size.bit_length()
 
 
 def canonical(
@@ -122,19 +120,15 @@ def canonical(
 
 
 def unscale(
-    law: Law, scaled: Mapping[str, jax.Array], reference: Mapping[str, jax.Array]
+    law: Law, scaled: Mapping[str, ArrayLike], reference: Mapping[str, ArrayLike]
 ) -> dict[str, jax.Array]:
     """Canonical coefficients from reference-scaled ones (``reference`` holds logs)."""
-    return {
-        c.name: scaled[c.name] * jnp.exp(-log_at_reference(law, c.name, scaled, reference))
-        if c.at
-        else scaled[c.name]
-        for c in law.coefficients
-    }
+    factor = {c.name: jnp.exp(-log_at_reference(law, c.name, scaled, reference)) for c in law.coefficients if c.at}
+    return {name: jnp.asarray(scaled[name]) * factor.get(name, 1.0) for name in law.names}
 
 
 def log_at_reference(
-    law: Law, name: str, exponents: Mapping[str, jax.Array], reference: Mapping[str, jax.Array]
+    law: Law, name: str, exponents: Mapping[str, ArrayLike], reference: Mapping[str, ArrayLike]
 ) -> jax.Array:
     """Log of what multiplies a coefficient in its reference-scaled form, product of ref^exponent."""
     total = jnp.zeros(())

@@ -50,14 +50,10 @@ def judge(draws: Draws, statistics: Mapping[str, np.ndarray]) -> Gate:
     quantities = {**draws, "lp": statistics["lp"]}
     stacked = np.stack([np.asarray(v, float) for v in quantities.values()])
     names = list(quantities)
-    r_hats, bulks, tails = (
-        np.atleast_1d(a)
-        for a in (
-            array_stats.rhat(stacked, chain_axis=1, draw_axis=2),
-            array_stats.ess(stacked, chain_axis=1, draw_axis=2, method="bulk"),
-            array_stats.ess(stacked, chain_axis=1, draw_axis=2, method="tail", prob=(0.05, 0.95)),
-        )
-    )
+    with np.errstate(divide="ignore", invalid="ignore"):  # a quantity that never moves has no R-hat
+        r_hats = array_stats.rhat(stacked, chain_axis=1, draw_axis=2)
+        bulks = array_stats.ess(stacked, chain_axis=1, draw_axis=2, method="bulk")
+        tails = array_stats.ess(stacked, chain_axis=1, draw_axis=2, method="tail", prob=(0.05, 0.95))
     divergent = float(np.mean(statistics["diverging"]))
     energy = np.asarray(statistics["energy"])
     e_bfmi = float(np.min(np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)))
@@ -99,13 +95,11 @@ def judge(draws: Draws, statistics: Mapping[str, np.ndarray]) -> Gate:
                 f"the energy is explored slowly: E-BFMI is {e_bfmi:.2f}, at least {SMALLEST_E_BFMI} is wanted",
             )
         )
-    return Gate(
-        float(r_hats.max()), float(bulks.min()), float(tails.min()), divergent, e_bfmi, tuple(notes)
-    )
+    return Gate(float(r_hats.max()), float(bulks.min()), float(tails.min()), divergent, e_bfmi, tuple(notes))
 
 
 def unidentified(
-    posterior: Mapping[str, Float[np.ndarray, " draw"]], prior: Mapping[str, Float[np.ndarray, " draw"]]
+    posterior: Mapping[str, Float[np.ndarray, " draw"]], prior: Mapping[str, Float[np.ndarray, " prior_draw"]]
 ) -> tuple[Note, ...]:
     """Notes on coefficients that the runs say next to nothing about.
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from m3bayes.errors import FitError
@@ -111,16 +112,17 @@ def _projected_scales(law: Law, sites, arrays) -> dict[str, Array]:
     return {n: jnp.minimum(v, 0.98) if n == "E" else v for n, v in scaled.items()}
 
 
-def non_negative_least_squares(design: Array, target: Array, weight: Array) -> Array:
+def non_negative_least_squares(design: ArrayLike, target: ArrayLike, weight: ArrayLike) -> Array:
     """argmin over s >= 0 of sum of weight (target - design s)^2, by trying every set of positive s.
 
     ``design`` (run, term) with a handful of terms; returns (term,).
     """
+    design, target, weight = jnp.asarray(design), jnp.asarray(target), jnp.asarray(weight)
     n_terms = design.shape[1]
     gram = (design * weight[:, None]).T @ design
     moment = (design * weight[:, None]).T @ target
     ridge = 1e-12 * jnp.diag(jnp.diag(gram) + 1e-300)
-    subsets = np.array(list(itertools.product([0.0, 1.0], repeat=n_terms))[1:])
+    subsets = np.array(list(itertools.product([0.0, 1.0], repeat=n_terms)))
 
     def solve(active: Array) -> tuple[Array, Array]:
         both = active[:, None] * active[None, :]
@@ -129,8 +131,7 @@ def non_negative_least_squares(design: Array, target: Array, weight: Array) -> A
         return s, jnp.where((s >= 0).all() & jnp.isfinite(s).all(), gain, -jnp.inf)
 
     solutions, gains = jax.vmap(solve)(jnp.asarray(subsets))
-    best = jnp.argmax(gains)
-    return jnp.where(jnp.isfinite(gains[best]), solutions[best], jnp.abs(moment) / (jnp.diag(gram) + 1e-300))
+    return solutions[jnp.argmax(gains)]
 
 
 def newton(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from jax import Array
+from jax.typing import ArrayLike
 
 from m3bayes.inference.data import unscale
 from m3bayes.inference.noise import Noise
@@ -36,14 +37,14 @@ def site_priors(law: Law, noise: Noise, n_groups: int) -> dict[str, dist.Distrib
     return {**{c.name: c.prior for c in law.coefficients}, **noise_priors(noise, n_groups)}
 
 
-def log_surface(law: Law, scaled: Mapping[str, Array], arrays: Mapping) -> Array:
+def log_surface(law: Law, scaled: Mapping[str, ArrayLike], arrays: Mapping) -> Array:
     """(padded,) log loss of every run, relative to the median loss."""
     c = unscale(law, scaled, arrays["reference"])
     return jax.vmap(law.log_loss, in_axes=(None, 0))(c, arrays["x"])
 
 
 def observation(
-    noise: Noise, location: Array, sites: Mapping[str, Array], arrays: Mapping
+    noise: Noise, location: ArrayLike, sites: Mapping[str, ArrayLike], arrays: Mapping
 ) -> dist.Distribution:
     """Distribution of the measured log losses about the surface."""
     sigma = jnp.asarray(sites["sigma"])

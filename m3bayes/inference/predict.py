@@ -146,7 +146,7 @@ class _Plan(NamedTuple):
 def _plan() -> _Plan:
     if jax.default_backend() == "cpu":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return _Plan(chunk=128, batch=2, workers=cores)
+        return _Plan(chunk=256, batch=2, workers=cores)
     return _Plan(chunk=16384, batch=4096, workers=1)
 
 

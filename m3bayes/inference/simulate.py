@@ -48,6 +48,7 @@ def simulate(law: Law, design: Runs, key: Array, *, noise: Noise | None = None) 
     loss = np.empty(len(design))
     loss[table.order] = table.scale["loss"] * np.exp(log_loss[: len(design)])
     truth = {**to_table_units(law, c, table.scale), **{n: v for n, v in sites.items() if n not in c}}
+    truth = {name: np.asarray(value) for name, value in truth.items()}
     frame = design.frame().assign(loss=loss)
     runs = runs_from_frame(frame, unit_params=design.unit_params, unit_tokens=design.unit_tokens)
     return Simulation(runs, truth, table.constants(law))

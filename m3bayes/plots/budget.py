@@ -1,8 +1,9 @@
-"""Loss at fixed compute: against epochs, and against the final ratio, for the three regimes.
+"""Loss at a budget: against epochs, and against the final ratio, for the three regimes.
 
-C = 6 N D and D = k U / r, so k and r settle N. At each value of the horizontal axis a regime shows its
-best recipe, smallest in mean loss over the grid of what is left free (r, r_f, k), within the range of the
-runs in k, r and the last stage's share r / r_f (no target text before the last of two stages).
+C = 6 N D and D = k U / r, so k and r settle N. At each value of the horizontal axis a regime shows its best
+recipe, smallest in mean loss over a grid of what is left free (r, r_f, k). As in ``recommend``, recipes stay
+within the range of the runs: a budget that would buy a larger N than any run had leaves compute unused, and
+curves end where no such recipe is left. Two stages have no target text before the last.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m3bayes.decision.space import ranges
 from m3bayes.errors import InfeasibleError, M3BayesError
 from m3bayes.inference.posterior import Posterior
 from m3bayes.inference.predict import predict
@@ -21,6 +23,7 @@ from m3bayes.plots.style import (
     REGIME_NAMES,
     REGIMES,
     check_level,
+    legend_above,
     new_figure,
     percent,
     set_axis,
@@ -33,20 +36,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Recipes = Mapping[str, np.ndarray]
 Number = float | int
+Limits = Mapping[str, tuple[float, float]]
 
 ALONG, FREE = 49, 17  # values along the axis, and of each variable that is optimised
-EPOCHS = (1.0, 16.0)  # where the runs have one number of epochs only
+ROUNDING = 1e-9
 
 
 def loss_against_epochs(
     post: Posterior, compute: Number, target_tokens: Number, ci: float | int = 0.9
 ) -> Figure:
-    """Mean loss and its ``ci`` band against epochs k at ``compute`` FLOP, best r and r_f of each regime.
+    """Mean loss and its ``ci`` band against epochs k for ``compute`` FLOP, best r and r_f of each regime.
 
     ``target_tokens`` is U, in the table's units. Regimes that the runs do not have are left out. Raises
-    M3BayesError where compute or target_tokens is not positive or ci not between 0 and 1.
+    M3BayesError where compute or target_tokens is not positive or ci not between 0 and 1, InfeasibleError
+    where no recipe of that budget is within the range of the runs.
     """
     return _figure(post, "epochs", compute, target_tokens, ci)
 
@@ -54,30 +58,43 @@ def loss_against_epochs(
 def loss_against_final_ratio(
     post: Posterior, compute: Number, target_tokens: Number, ci: float | int = 0.9
 ) -> Figure:
-    """The same against the final ratio r_f, best k and r of each regime; monolingual recipes have r_f = 1.
-
-    Raises InfeasibleError where every run is monolingual, and as :func:`loss_against_epochs`.
-    """
+    """The same against the final ratio r_f, best k and r of each regime; monolingual recipes have r_f = 1."""
     return _figure(post, "final_ratio", compute, target_tokens, ci)
 
 
 def _figure(post: Posterior, along: str, compute: Number, target_tokens: Number, ci: float | int) -> Figure:
     figure = new_figure(6.0, 4.2)
-    draw_budget(figure.subplots(), post, along, compute, target_tokens, ci)
+    axes = figure.subplots()
+    draw_budget(axes, post, along, compute, target_tokens, ci, ranges(post.runs))
+    legend_above(figure, axes)
     return figure
 
 
 def draw_budget(
-    axes: Axes, post: Posterior, along: str, compute: Number, target_tokens: Number, ci: float | int
+    axes: Axes,
+    post: Posterior,
+    along: str,
+    compute: Number,
+    target_tokens: Number,
+    ci: float | int,
+    limits: Limits,
 ) -> None:
-    """One panel of either figure; ``along`` is ``epochs`` or ``final_ratio``."""
+    """One panel of either figure, without legend; ``along`` is ``epochs`` or ``final_ratio``, ``limits``
+    {column: (low, high)} of N, k, r, r_f, D, S and the last stage's share."""
     check_level(ci)
     for name, value in (("compute", compute), ("target_tokens", target_tokens)):
         if not (np.isfinite(value) and value > 0):
             raise M3BayesError(f"{name} is {value}; expected a positive number")
-    curves = _curves(post, along, compute, target_tokens, ci)
-    if along == "final_ratio" and list(curves) == ["monolingual"]:
-        raise InfeasibleError("every run has r = r_f = 1: there is no final ratio to draw the loss against")
+    curves = {}
+    for regime, candidates in _candidates(limits, along).items():
+        recipes = _affordable(post.runs, candidates, compute, target_tokens, limits)
+        if recipes["epochs"].size:
+            curves[regime] = _best_along(post, along, recipes, ci)
+    if not curves:
+        raise InfeasibleError(
+            f"no recipe for {short_number(compute)} FLOP and {short_number(target_tokens)} target tokens is "
+            f"within the range of the runs; choose a budget nearer to theirs"
+        )
     tidy(axes)
     for regime, (values, mean, lower, upper) in curves.items():
         style = REGIMES[regime]
@@ -95,52 +112,61 @@ def draw_budget(
     axes.set_ylim(best - 0.03 * (worst - best), min(worst + 0.03 * (worst - best), 2 * best))
     set_axis(axes, "x", along)
     axes.set_ylabel(LOSS, fontsize=9)
-    title = (
-        f"C = {short_number(compute)} FLOP, U = {short_number(target_tokens * post.runs.unit_tokens)} tokens"
-    )
+    title = f"{short_number(compute)} FLOP, U = {short_number(target_tokens * post.runs.unit_tokens)} tokens"
     axes.set_title(f"{title}; bands: {percent(ci)} of the mean surface", fontsize=9)
-    axes.legend(frameon=False, fontsize=8)
 
 
-def _curves(
-    post: Posterior, along: str, compute: Number, target_tokens: Number, ci: float | int
-) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """{regime: (values along, mean, lower, upper)} of each regime's best recipes."""
+def _best_along(
+    post: Posterior, along: str, recipes: Mapping[str, np.ndarray], ci: float | int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Values along the axis, and mean, lower and upper loss of the best recipe at each."""
+    found = predict(post, recipes, ci=ci, new_run=False)
+    order = np.lexsort((found.loss_mean, recipes[along]))
+    values, first = np.unique(recipes[along][order], return_index=True)
+    best = order[first]
+    return values, found.loss_mean[best], found.loss_lower[best], found.loss_upper[best]
+
+
+def _affordable(
+    runs: Runs, candidates: tuple[np.ndarray, ...], compute: Number, target_tokens: Number, limits: Limits
+) -> dict[str, np.ndarray]:
+    """Recipes that spend the budget, or what the largest N allowed can spend; within the limits."""
+    k, r, r_f = candidates
+    tokens = k * target_tokens / r
+    N = np.minimum(compute / (6 * tokens * runs.unit_tokens) / runs.unit_params, limits["params"][1])
+    inside = np.full(k.shape, True)
+    for name, values in (("params", N), ("tokens", tokens), ("source_tokens", tokens * (1 - r))):
+        low, high = limits[name]
+        inside &= (values >= low * (1 - ROUNDING)) & (values <= high * (1 + ROUNDING))
+    recipes = {
+        "params": N,
+        "target_tokens": np.full_like(k, target_tokens),
+        "epochs": k,
+        "target_ratio": r,
+        "final_ratio": r_f,
+    }
+    return {name: values[inside] for name, values in recipes.items()}
+
+
+def _candidates(limits: Limits, along: str) -> dict[str, tuple[np.ndarray, ...]]:
+    """{regime: (k, r, r_f)}, combinations on a grid within the limits."""
+    k = np.unique(np.geomspace(*limits["epochs"], ALONG if along == "epochs" else 2 * FREE))
+    (r_low, r_high), (f_low, f_high) = limits["target_ratio"], limits["final_ratio"]
     result = {}
-    for regime, (k, r, *last) in _candidates(post.runs, along).items():
-        tokens = k * target_tokens / r
-        params = compute / (6 * tokens * post.runs.unit_tokens) / post.runs.unit_params
-        recipes = {
-            "params": params,
-            "target_tokens": np.full_like(k, target_tokens),
-            "epochs": k,
-            "target_ratio": r,
-            "final_ratio": last[0] if last else r,
-        }
-        found = predict(post, recipes, ci=ci, new_run=False)
-        order = np.lexsort((found.loss_mean, recipes[along]))
-        values, first = np.unique(recipes[along][order], return_index=True)
-        best = order[first]
-        result[regime] = (values, found.loss_mean[best], found.loss_lower[best], found.loss_upper[best])
-    return result
-
-
-def _candidates(runs: Runs, along: str) -> dict[str, tuple[np.ndarray, ...]]:
-    """{regime: (k, r, r_f)}, or (k, r) where r_f = r: combinations on a grid within the runs' range."""
-    low, high = float(runs["epochs"].min()), float(runs["epochs"].max())
-    low, high = (low, high) if high > 1.5 * low else EPOCHS
-    k = np.geomspace(low, high, ALONG if along == "epochs" else 2 * FREE)
-    least = float(runs["target_ratio"].min())
-    result = {"monolingual": _combined(k, np.ones(1))}
-    if least >= 1:
-        return result
-    r_f = np.linspace(least, 1.0, ALONG if along == "final_ratio" else FREE)
-    result["single-stage"] = _combined(k, r_f[:-1])
-    shares = runs.last_stage_share
-    if (shares < 1).any():
-        k, r_f, part = _combined(k, r_f[1:], np.linspace(0, 1, FREE)[:-1])
-        lowest = np.minimum(np.maximum(least, shares.min() * r_f), r_f)
-        result["two-stage"] = (k, lowest + part * (r_f - lowest), r_f)
+    if r_high == f_high == 1:
+        result["monolingual"] = _combined(k, np.ones(1), np.ones(1))
+    one_ratio = np.unique(np.linspace(max(r_low, f_low), min(r_high, f_high), ALONG))
+    if (one_ratio := one_ratio[one_ratio < 1]).size and r_low <= f_high and f_low <= r_high:
+        k_1, r_1 = _combined(k, one_ratio)
+        result["single-stage"] = (k_1, r_1, r_1)
+    last = np.unique(np.linspace(f_low, f_high, ALONG if along == "final_ratio" else FREE))
+    k_2, r_f, part = _combined(k, last, np.linspace(0, 1, FREE))
+    share_low, share_high = limits["last_stage_share"]  # NaN where no run had two stages
+    low, high = np.maximum(r_low, share_low * r_f), np.minimum(r_high, share_high * r_f)
+    r = low + part * (high - low)
+    two_stages = (low <= high) & (r < r_f * (1 - ROUNDING))
+    if two_stages.any():
+        result["two-stage"] = (k_2[two_stages], r[two_stages], r_f[two_stages])
     return result
 
 

@@ -8,7 +8,17 @@ import numpy as np
 from numpyro.distributions import constraints
 
 from m3bayes.inference.posterior import Posterior
-from m3bayes.plots.style import BLUE, GREY, check_level, log_axis, new_figure, percent, short_number, tidy
+from m3bayes.plots.style import (
+    BLUE,
+    GREY,
+    check_level,
+    legend_above,
+    log_axis,
+    new_figure,
+    percent,
+    short_number,
+    tidy,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,8 +47,7 @@ def coefficient_forest(post: Posterior, ci: float | int = 0.9) -> Figure:
         axes.text(
             1.02, 0.5, f"{meaning}{unit}", transform=axes.transAxes, va="center", fontsize=7, color=GREY
         )
-    handles, labels = rows[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    legend_above(figure, rows[0])
     figure.supxlabel("value of the coefficient [its unit, at the right]", fontsize=9)
     return figure
 

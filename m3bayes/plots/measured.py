@@ -8,7 +8,18 @@ import numpy as np
 
 from m3bayes.inference.posterior import Posterior
 from m3bayes.inference.predict import predict
-from m3bayes.plots.style import BLUE, GREY, LIGHT, LOSS, VERMILLION, log_axis, new_figure, percent, tidy
+from m3bayes.plots.style import (
+    BLUE,
+    GREY,
+    LIGHT,
+    LOSS,
+    VERMILLION,
+    legend_above,
+    log_axis,
+    new_figure,
+    percent,
+    tidy,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +70,7 @@ def predicted_against_measured(post: Posterior, ci: float | int = 0.9) -> Figure
     left.set_ylabel(f"predicted {LOSS}", fontsize=9)
     right.set_xlabel(f"predicted {LOSS}", fontsize=9)
     right.set_ylabel("measured above predicted [%]; bars: new run", fontsize=9)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    legend_above(figure, left)
     left.set_title(f"R2 in log loss {r2:.4f}", fontsize=9)
     right.set_title(f"{inside.sum()} of {len(inside)} runs ({percent(inside.mean())}) inside", fontsize=9)
     return figure

@@ -6,13 +6,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3bayes.plots.style import AXES, GREY, SKY, VERMILLION, log_axis, new_figure, percent, set_axis, tidy
+from m3bayes.plots.style import (
+    AXES,
+    GREY,
+    SKY,
+    VERMILLION,
+    legend_above,
+    log_axis,
+    new_figure,
+    percent,
+    set_axis,
+    short_number,
+    tidy,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from m3bayes.decision import Recommendation
+    from m3bayes.runs import Runs
 
 VARIABLES = ("params", "epochs", "target_ratio", "final_ratio")
 BINS = 30
@@ -29,13 +42,12 @@ def optimum_posterior(recommendation: Recommendation) -> Figure:
     panels = figure.subplots(2, 2).ravel()
     for axes, name in zip(panels, VARIABLES, strict=True):
         draw_marginal(axes, name, recommendation)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    legend_above(figure, panels[0])
     return figure
 
 
-def draw_marginal(axes: Axes, name: str, recommendation: Recommendation) -> None:
-    """Histogram of the draws' optimal ``name``, the recommended value as a line."""
+def draw_marginal(axes: Axes, name: str, recommendation: Recommendation, runs: Runs | None = None) -> None:
+    """Histogram of the draws' optimal ``name``, the recommended value as a line; ``runs`` know the unit."""
     draws = np.asarray(recommendation.optimum.draws[name])
     chosen = float(getattr(recommendation.recipe, name))
     log = AXES[name][2]
@@ -47,12 +59,12 @@ def draw_marginal(axes: Axes, name: str, recommendation: Recommendation) -> None
     )  # fmt: skip
     axes.axvline(chosen, color=VERMILLION, linewidth=2, label="recommended for all draws")
     axes.set_ylabel("share of the draws", fontsize=9)
-    set_axis(axes, "x", name)
+    set_axis(axes, "x", name, runs)
     if log:
         log_axis(axes, "x")
     value, share = _heaviest_point(draws)
     if share >= NOTEWORTHY:
-        text = f"{percent(share)} at {value:.4g}"
+        text = f"{percent(share)} at {short_number(value)}"
         axes.set_title(text, fontsize=8, color=GREY, loc="right")
 
 

@@ -17,7 +17,7 @@ from m3bayes.runs import Runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 BLUE, ORANGE, GREEN, VERMILLION, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9"
 BLACK, GREY, LIGHT = "#000000", "#6B6B6B", "#D9D9D9"
@@ -29,9 +29,9 @@ REGIMES: dict[str, dict[str, Any]] = {
     "two-stage": {"color": GREEN, "linestyle": "-."},
 }
 REGIME_NAMES = {
-    "monolingual": "monolingual (r = r_f = 1)",
-    "single-stage": "multilingual, single-stage (r = r_f < 1)",
-    "two-stage": "multilingual, two-stage (r < r_f)",
+    "monolingual": "monolingual",
+    "single-stage": "multilingual, one stage",
+    "two-stage": "multilingual, two stages",
 }
 BAND = 0.12  # opacity
 
@@ -74,13 +74,21 @@ def tidy(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
+def legend_above(figure: Figure | SubFigure, axes: Axes) -> None:
+    """The legend of ``axes`` in a row above the figure, where it hides nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=8)
+
+
 def set_axis(axes: Axes, which: str, column: str, runs: Runs | None = None) -> None:
-    """Scale and label of the ``which`` ("x" or "y") axis for a column of recipes."""
-    name, unit, log = AXES.get(column, (column, "unit of the table", False))
-    multiple = 1.0
-    if runs is not None and unit in ("parameters", "tokens"):
-        multiple = runs.unit_params if unit == "parameters" else runs.unit_tokens
-    unit = unit if multiple == 1 else f"{multiple:g} {unit}"
+    """Scale and label of the ``which`` ("x" or "y") axis for a column of recipes; ``runs`` know its unit."""
+    name, unit, log = AXES[column]
+    if unit in ("parameters", "tokens"):
+        multiple = (
+            None if runs is None else {"parameters": runs.unit_params, "tokens": runs.unit_tokens}[unit]
+        )
+        unit = f"{unit}, table's unit" if multiple is None else unit
+        unit = f"{short_number(multiple)} {unit}" if multiple not in (None, 1) else unit
     (axes.set_xlabel if which == "x" else axes.set_ylabel)(f"{name} [{unit}]", fontsize=9)
     if log:
         log_axis(axes, which)
@@ -104,7 +112,7 @@ def log_axis(axes: Axes, which: str) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def short_number(value: float, _position: object = None) -> str:
+def short_number(value: float | int, _position: object = None) -> str:
     """1e9 as 1e9, .02 as 0.02, 40 as 40."""
     if value != 0 and not 1e-3 <= abs(value) < 1e4:
         mantissa, _, exponent = f"{value:.3g}".partition("e")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 from m3bayes import plots
+from m3bayes.decision.space import ranges
 from m3bayes.errors import InfeasibleError, M3BayesError
 from m3bayes.inference.predict import predict
 from m3bayes.laws import chinchilla, m3
@@ -25,7 +28,7 @@ POST = synthetic.posterior(m3(), RUNS, draws=100)
 COMPUTE, U = 2e20, 3e9
 
 
-def recommendation(seed: int = 0, n: int = 400) -> SimpleNamespace:
+def recommendation(runs=RUNS, seed: int = 0, n: int = 400) -> SimpleNamespace:
     """What optimum_posterior and recommendation read of a Recommendation."""
     rng = np.random.default_rng(seed)
     epochs = np.where(rng.random(n) < 0.3, 1.0, np.exp(rng.normal(1.2, 0.3, n)))
@@ -38,6 +41,7 @@ def recommendation(seed: int = 0, n: int = 400) -> SimpleNamespace:
     return SimpleNamespace(
         optimum=SimpleNamespace(draws=draws), recipe=Recipe(8e8, U, 3.2, 0.85, 1.0), compute=COMPUTE,
         target_tokens=U, ci=0.9, loss=SimpleNamespace(mean=2.56, lower=2.49, upper=2.64),
+        bounds={name: SimpleNamespace(low=low, high=high) for name, (low, high) in ranges(runs).items()},
     )  # fmt: skip
 
 
@@ -96,9 +100,8 @@ def test_nothing_is_cut_off_and_tick_labels_do_not_touch(figure):
     page = figure.bbox
     for text in all_text(figure):
         box = text.get_window_extent(renderer)
-        is_tick = text.get_text().replace(".", "").replace("e", "").replace("−", "").isdigit()
-        if is_tick:
-            continue  # ticks beyond the view are not drawn
+        if re.fullmatch(r"[\d.e\N{MINUS SIGN}-]+", text.get_text()):
+            continue  # ticks beyond the view are kept, but not drawn
         assert box.x0 > page.x0 - 1 and box.x1 < page.x1 + 1, text
         assert box.y0 > page.y0 - 1 and box.y1 < page.y1 + 1, text
     for axes in figure.get_axes():
@@ -112,7 +115,7 @@ def test_nothing_is_cut_off_and_tick_labels_do_not_touch(figure):
                 ),
                 key=lambda box, start=start: getattr(box, start),
             )
-            for first, second in zip(boxes, boxes[1:], strict=False):
+            for first, second in pairwise(boxes):
                 assert getattr(first, end) <= getattr(second, start), (axes.get_xlabel(), axes.get_ylabel())
 
 
@@ -183,7 +186,7 @@ def test_predicted_against_measured_states_r2_and_coverage():
 
 def test_surface_has_log_axes_runs_and_the_level():
     figure = plots.loss_surface(POST, "params", "target_tokens", {"epochs": 3}, ci=0.5)
-    left, right, *bars = figure.get_axes()
+    left, _, *bars = figure.get_axes()
     assert left.get_xscale() == left.get_yscale() == "log"
     (runs,) = [line for line in left.get_lines() if line.get_marker() == "o"]
     np.testing.assert_allclose(runs.get_xdata(), RUNS["params"])
@@ -229,10 +232,10 @@ def curve(axes, regime: str):
 def test_loss_against_epochs_by_hand():
     axes = plots.loss_against_epochs(POST, COMPUTE, U).get_axes()[0]
     k, loss = curve(axes, "monolingual")
-    assert k[0] == pytest.approx(RUNS["epochs"].min()) and k[-1] == pytest.approx(RUNS["epochs"].max())
-    expected = predict(
-        POST, {"params": COMPUTE / (6 * k * U), "target_tokens": U, "epochs": k}, new_run=False
-    )
+    assert k[0] == pytest.approx(RUNS["epochs"].min())
+    assert k[-1] == pytest.approx(min(RUNS["epochs"].max(), RUNS.tokens.max() / U), rel=0.1)
+    params = np.minimum(COMPUTE / (6 * k * U), RUNS["params"].max())
+    expected = predict(POST, {"params": params, "target_tokens": U, "epochs": k}, new_run=False)
     np.testing.assert_allclose(loss, expected.loss_mean)
     (bands,) = [
         c for c in axes.collections if len(c.get_paths()[0].vertices) and c.get_facecolor()[0, 2] > 0.6
@@ -256,8 +259,10 @@ def test_no_recipe_on_the_grid_beats_the_curves(plot):
     r = rng.uniform(least, 1, n)
 
     def losses(r, r_f):
-        params = COMPUTE * r / (6 * k * U)
-        recipes = {"params": params, "target_tokens": U, "epochs": k, "target_ratio": r, "final_ratio": r_f}
+        params = np.minimum(COMPUTE * r / (6 * k * U), RUNS["params"].max())
+        table = {"params": params, "target_tokens": U, "epochs": k, "target_ratio": r, "final_ratio": r_f}
+        fits = (k * U / r <= RUNS.tokens.max()) & (k * U * (1 - r) / r <= RUNS.source_tokens.max())
+        recipes = {name: np.broadcast_to(values, n)[fits] for name, values in table.items()}
         return predict(POST, recipes, new_run=False).loss_mean
 
     assert single.min() < losses(r, r).min() + 1e-3
@@ -281,7 +286,7 @@ def test_units_do_not_move_the_curves():
     np.testing.assert_allclose(k_small, k)
     np.testing.assert_allclose(loss_small, loss, rtol=1e-9)
     label = plots.loss_surface(post).get_axes()[0].get_xlabel()
-    assert "1e+06 parameters" in label
+    assert "[1e6 parameters]" in label
 
 
 def test_regimes_that_were_never_run_are_left_out():
@@ -290,9 +295,22 @@ def test_regimes_that_were_never_run_are_left_out():
     for frame, regimes in ((single, 2), (mono, 1)):
         post = synthetic.posterior(m3(), runs_from_frame(frame), draws=20)
         assert len(legends(plots.loss_against_epochs(post, COMPUTE, U))) == regimes
-    with pytest.raises(InfeasibleError, match="r = r_f = 1"):
-        plots.loss_against_final_ratio(post, COMPUTE, U)
-    assert len(plots.recommendation(post, recommendation()).get_axes()) == 5
+    assert len(legends(plots.loss_against_final_ratio(post, COMPUTE, U))) == 1
+    assert len(plots.recommendation(post, recommendation(post.runs)).get_axes()) == 5
+
+
+@pytest.mark.parametrize("plot", [plots.loss_against_epochs, plots.loss_against_final_ratio])
+def test_budgets_that_no_run_is_like_are_refused(plot):
+    with pytest.raises(InfeasibleError, match="1e12 FLOP"):
+        plot(POST, 1e12, U)
+
+
+def test_lifted_bounds_leave_a_figure():
+    result = recommendation()
+    for name, low, high in (("epochs", 0.0, np.inf), ("params", 0.0, np.inf), ("tokens", 0.0, np.inf)):
+        result.bounds[name] = SimpleNamespace(low=low, high=high)
+    low, high = plots.recommendation(POST, result).get_axes()[0].get_xlim()
+    assert low < 3.2 / 20 and high > 3.2 * 20
 
 
 def test_marginals_name_the_corner_and_mark_the_recipe():

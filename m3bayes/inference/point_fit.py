@@ -1,0 +1,202 @@
+"""The field's point fit of a law: the coefficients that minimise a Huber loss of the log residuals.
+
+    minimise over the coefficients   sum_i w_i huber(log L_i - log L(x_i)),   huber(e) = e^2 / 2 up to delta,
+                                                                             delta (|e| - delta / 2) beyond
+
+(Hoffmann et al. 2022, section 3.3, delta = 1e-3.) There are no priors and no bounds but those of the formulas:
+scales and rates are positive, proportions lie in (0, 1), exponents are free. The usual way is L-BFGS from
+thousands of starts. Here the scales E, A, B, P of many starts are found by linear algebra (variable projection,
+reweighted to be robust) and the best few are polished by Newton's method, all at once: first for a wide delta,
+which is smooth, then for ever smaller ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+from numpyro.distributions import biject_to, constraints
+
+from m3bayes.errors import FitError
+from m3bayes.inference.coordinates import log_shapes, sample_prior, scale_names
+from m3bayes.inference.data import canonical, log_at_reference, to_table_units, unscale
+from m3bayes.inference.mode import non_negative_least_squares
+from m3bayes.inference.model import log_surface
+from m3bayes.inference.noise import normal
+from m3bayes.laws.law import Law
+from m3bayes.laws.m3 import m3
+from m3bayes.runs import Runs
+
+STARTS = 512
+POLISHED = 16
+STEPS = 80
+REWEIGHTED = 3
+# a projected term is at least this share of the surface, so that its log exists
+SMALLEST_SHARE = 1e-3
+# of a log, a logit or an exponent: beyond, a term is gone or the same at all runs but one
+FARTHEST = 20.0
+# tried at every step, in units of the steepest damping that surely descends
+DAMPINGS = (1e-6, 1e-3, 0.03, 0.3, 3.0)
+
+
+@dataclass(frozen=True)
+class PointFit:
+    """``coefficients`` in the table's units, the ``objective`` (natural-log units squared), and ``residuals``
+    (run,): log of the measured loss minus log of the law's."""
+
+    law: Law
+    coefficients: Mapping[str, float]
+    objective: float
+    huber: float
+    residuals: Float[np.ndarray, " run"]
+
+    @property
+    def typical_residual(self) -> float:
+        """Median of the absolute residuals."""
+        return float(np.median(np.abs(self.residuals)))
+
+
+def point_fit(runs: Runs, law: Law | None = None, *, huber: float = 1e-3, seed: int = 0) -> PointFit:
+    """The point fit of a law, default M3.
+
+    ``huber`` is delta, in natural-log units; 1e-3 is next to least absolute deviations. Rows count by the
+    table's ``weight``. Coefficients that the runs do not depend on stay at a draw from their prior, and where a
+    term vanishes or an exponent runs away the last value met is given: compare objectives, not coefficients.
+    Raises RunTableError (a column that the law reads is missing) and FitError (huber not positive, or no
+    finite loss from any start).
+    """
+    law = m3() if law is None else law
+    if not huber > 0:
+        raise FitError(f"huber is {huber}; give a positive width in natural-log units, as 1e-3")
+    with jax.enable_x64(True):
+        table = canonical(runs, law, normal())
+        arrays = dict(table.arrays)
+        q, objective, residuals, *_ = _search(law)(arrays, float(huber), jax.random.key(seed))
+        if not np.isfinite(objective):
+            raise FitError(
+                f"law {law.name} gives no finite loss for any of {STARTS} draws of its prior; "
+                "check its formula and the priors of its coefficients"
+            )
+        c = unscale(law, _sites(law, q), arrays["reference"])
+    values = to_table_units(law, {name: np.asarray(value) for name, value in c.items()}, table.scale)
+    in_order = np.empty(len(runs))
+    in_order[table.order] = np.asarray(residuals)[: len(runs)]
+    coefficients = {name: float(value) for name, value in values.items()}
+    return PointFit(law, coefficients, float(objective), huber, in_order)
+
+
+def _bijection(coefficient):
+    """Positive coefficients by their log, proportions by their logit, all others as they are: the bounds that
+    priors put on exponents are belief, not part of the law."""
+    support = coefficient.prior.support
+    bounded = support is constraints.positive or support is constraints.unit_interval
+    return biject_to(support if bounded else constraints.real)
+
+
+def _sites(law: Law, q: Array) -> dict[str, Array]:
+    return {c.name: _bijection(c)(value) for c, value in zip(law.coefficients, q, strict=True)}
+
+
+def _q(law: Law, sites: Mapping[str, Array]) -> Array:
+    return jnp.stack([jnp.asarray(_bijection(c).inv(sites[c.name])) for c in law.coefficients])
+
+
+@lru_cache(maxsize=32)
+def _search(law: Law):
+    """(arrays, delta, key) -> q, objective and residuals of the best fit."""
+
+    def residuals(q: Array, arrays: Mapping) -> Array:
+        return arrays["y"] - log_surface(law, _sites(law, q), arrays)
+
+    def objective(q: Array, arrays: Mapping, delta: Array) -> Array:
+        total = jnp.sum(arrays["weight"] * huber_loss(residuals(q, arrays), delta))
+        return jnp.where(jnp.isfinite(total), total, jnp.inf)
+
+    def start(key: Array, arrays: Mapping, delta: Array) -> Array:
+        sites = sample_prior({c.name: c.prior for c in law.coefficients}, key)
+        if law.shapes is not None:
+            sites |= _projected_scales(law, sites, arrays, delta)
+        return _q(law, sites)
+
+    def derivatives(q, arrays, delta):
+        """Gradient, Hessian, and the Hessian of the parabola that touches the Huber loss from above."""
+        r = residuals(q, arrays)
+        J = -jax.jacfwd(residuals)(q, arrays)
+        psi = arrays["weight"] * jnp.clip(r, -delta, delta)
+        inside = arrays["weight"] * (jnp.abs(r) <= delta)
+        touching = arrays["weight"] * delta / jnp.maximum(jnp.abs(r), delta)
+        bend = jax.hessian(lambda q: psi @ residuals(q, arrays))(q)
+        return -J.T @ psi, (J.T * inside) @ J + bend, (J.T * touching) @ J
+
+    def polish(q, arrays, delta):
+        first = jnp.maximum(delta, 3 * _typical(jnp.abs(residuals(q, arrays)), arrays))
+
+        def body(state):
+            q, wide, step, _ = state
+            g, H, M = derivatives(q, arrays, wide)
+            g, H, M = (jnp.where(jnp.isfinite(a).all(), a, 0.0) for a in (g, H, M))
+            # unseen coordinates have nothing in M: they get something small and stay where they are
+            M = M + jnp.diag(1e-9 * jnp.diag(M) + 1e-12 * jnp.trace(M) + 1e-300)
+
+            def tried(damping):
+                move = -jnp.linalg.solve(H + damping * M, g)
+                move = move * jnp.minimum(1.0, 3.0 / jnp.maximum(jnp.abs(move).max(), 1e-300))
+                return jnp.clip(q + move, -FARTHEST, FARTHEST)
+
+            candidates = jnp.concatenate([jax.vmap(tried)(jnp.asarray(DAMPINGS)), q[None]])
+            values = jax.vmap(objective, in_axes=(0, None, None))(candidates, arrays, wide)
+            best = jnp.argmin(values)
+            gained = values[-1] - values[best]
+            finished = (wide == delta) & (gained <= 1e-10 * values[-1])
+            return candidates[best], jnp.maximum(delta, wide / 2), step + 1, finished
+
+        def unfinished(state):
+            return (state[2] < STEPS) & ~state[3]
+
+        q, _, steps, _ = jax.lax.while_loop(unfinished, body, (q, first, 0, jnp.asarray(False)))
+        return q, objective(q, arrays, delta), steps
+
+    @jax.jit
+    def search(arrays, delta, key):
+        starts = jax.vmap(start, in_axes=(0, None, None))(jax.random.split(key, STARTS), arrays, delta)
+        values = jax.vmap(objective, in_axes=(0, None, None))(starts, arrays, delta)
+        best = starts[jnp.argsort(values)[:POLISHED]]
+        qs, found, steps = jax.vmap(polish, in_axes=(0, None, None))(best, arrays, delta)
+        q = qs[jnp.argmin(found)]
+        return q, found.min(), residuals(q, arrays), found, steps
+
+    return search
+
+
+def huber_loss(residual: Array, delta: Array) -> Array:
+    """e^2 / 2 up to delta, delta (|e| - delta / 2) beyond."""
+    size = jnp.abs(residual)
+    return jnp.where(size <= delta, residual**2 / 2, delta * (size - delta / 2))
+
+
+def _typical(sizes: Array, arrays: Mapping) -> Array:
+    return jnp.nanmedian(jnp.where(arrays["weight"] > 0, sizes, jnp.nan))
+
+
+def _projected_scales(law: Law, sites: Mapping[str, Array], arrays: Mapping, delta: Array) -> dict[str, Array]:
+    """Reference-scaled scales that nearly minimise the sum of absolute relative errors, each at least a small share."""
+    names = scale_names(law)
+    logs, present = log_shapes(law, sites, arrays)
+    relative = jnp.where(present, jnp.exp(logs - arrays["y"][:, None]), 0.0)
+    weight = arrays["weight"]
+    scales = jnp.zeros(len(names))
+    for _ in range(REWEIGHTED):
+        scales = non_negative_least_squares(relative, jnp.ones_like(arrays["y"]), weight)
+        weight = arrays["weight"] / jnp.maximum(jnp.abs(1 - relative @ scales), delta)
+    mean_shape = jnp.average(relative, axis=0, weights=arrays["weight"])
+    scales = jnp.maximum(scales, SMALLEST_SHARE / jnp.maximum(mean_shape, SMALLEST_SHARE))
+    return {
+        name: scale * jnp.exp(log_at_reference(law, name, sites, arrays["reference"]))
+        for name, scale in zip(names, scales, strict=True)
+    }
