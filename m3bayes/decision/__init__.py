@@ -2,8 +2,10 @@
 
 from m3bayes.decision import risk
 from m3bayes.decision.cost import Cost, six_nd
-from m3bayes.decision.recommend import Loss, Optimum, Recommendation, recommend
-from m3bayes.decision.regret import Interval, NearOptimal
+from m3bayes.decision.near_optimal import NearOptimal
+from m3bayes.decision.recommend import recommend
+from m3bayes.decision.recommendation import Loss, Optimum, Recommendation
+from m3bayes.decision.regret import Interval
 from m3bayes.decision.risk import Risk
 
 __all__ = [

@@ -4,10 +4,11 @@
 |---|---|
 | 4 epochs monolingual | k = 4, r = r_f = 1, N as large as C allows |
 | k = D*(C) / D_T | r = r_f = 1, as many epochs as fill the compute-optimal D* of fresh text; the same N |
-| temperature sampling | one stage, r = U^.3 / (U^.3 + S^.3) with all source text S that may be used, D* tokens |
+| temperature sampling | one stage, r = U^.3 / (U^.3 + S^.3), S all source text that may be used; D* tokens |
 
-D*(C) minimises the loss of k = 1, r = r_f = 1 at U = D and cost(N, D) = C, without bounds. It is the geometric
-mean of the draws' D*. The exponent .3 is the one of XLM-R (Conneau et al. 2020, arXiv 1911.02116, section 3.1).
+D*(C) minimises the loss of k = 1, r = r_f = 1 at U = D and cost(N, D) = C, without bounds; taken is the
+geometric mean of the draws' D*. The exponent .3 is that of XLM-R (Conneau et al. 2020, arXiv
+1911.02116, section 3.1).
 
 | symbol | meaning | unit |
 |---|---|---|
@@ -39,7 +40,7 @@ FOUR_EPOCHS, FRESH, SAMPLED = "4 epochs monolingual", "k = D*(C) / D_T", "temper
 
 @dataclass(frozen=True)
 class Baseline:
-    """A recipe to compare with; ``why_not`` says what keeps it from being feasible, None where nothing does."""
+    """A recipe to compare with; ``why_not`` is what keeps it from being feasible, None where nothing does."""
 
     name: str
     recipe: Recipe
@@ -85,7 +86,9 @@ def _clipped(space: Space, name: str, k: float, notes: list[Note]) -> float:
     kept = min(max(k, bound.low), bound.high)
     if kept != k:
         what = bound.low_text if k < bound.low else bound.high_text
-        notes.append(Note("BASELINE_CLIPPED", f"baseline {name} would train {k:.4g} epochs; taken at {what}", (name,)))
+        notes.append(
+            Note("BASELINE_CLIPPED", f"baseline {name} would train {k:.4g} epochs; taken at {what}", (name,))
+        )
     return kept
 
 

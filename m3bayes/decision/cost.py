@@ -68,12 +68,12 @@ class Cost:
         return _crossing(lambda log_D: self.flops(N, jnp.exp(log_D)), C, self.unit_tokens)
 
     def params(self, C: float | int, D: float | int) -> float:
-        """N that C pays for on D tokens; 0 where the tokens alone cost more, inf where parameters are free."""
+        """N that C pays for on D tokens; 0 where tokens alone cost more, inf where parameters are free."""
         return _crossing(lambda log_N: self.flops(jnp.exp(log_N), D), C, self.unit_params)
 
 
-def _crossing(flops: Callable[[Array], Array], C: float | int, unit: float | int) -> float:
-    """exp of where a cost that increases in a log reaches C, between 1e-3 and 1e30 real parameters or tokens."""
+def _crossing(flops: Callable[[ArrayLike], Array], C: float | int, unit: float | int) -> float:
+    """Where a cost that increases in a log reaches C, between 1e-3 and 1e30 plain parameters or tokens."""
     low, high = math.log(1e-3 / unit), math.log(1e30 / unit)
     if float(flops(low)) > C:
         return 0.0
@@ -120,9 +120,10 @@ def as_cost(cost: Cost | CostFunction) -> Cost:
     try:
         base, more_params, more_tokens = (float(jax.jit(cost.function)(N, D)) for N, D in corners)
     except Exception as error:
+        said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise RecipeError(
-            f"cost {cost.name} failed at N = 1e6, D = 1e9 ({type(error).__name__}: {str(error).splitlines()[0]}); "
-            "expected a function of (params, tokens) giving FLOP"
+            f"cost {cost.name} failed at N = 1e6, D = 1e9 ({said}); "
+            "expected a function of (params, tokens) giving FLOP, written for jax"
         ) from None
     if not (0 < base < more_params < math.inf and base < more_tokens < math.inf):
         raise RecipeError(

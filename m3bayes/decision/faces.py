@@ -32,10 +32,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
 from m3bayes.decision.cost import Cost
-from m3bayes.decision.space import Bound, Space
+from m3bayes.decision.space import Space
 from m3bayes.errors import InfeasibleError
 
 Regime = Literal["monolingual", "single-stage", "two-stage"]
@@ -54,14 +53,14 @@ class Face(NamedTuple):
     ``spend``    1 where the budget, not log_N[1], is the upper end of log N
     """
 
-    log_C: ArrayLike
-    U: ArrayLike
-    r: ArrayLike
-    last: ArrayLike
-    epochs: ArrayLike
-    side: ArrayLike
-    log_N: ArrayLike
-    spend: ArrayLike
+    log_C: float | Array
+    U: float | Array
+    r: np.ndarray | Array
+    last: np.ndarray | Array
+    epochs: np.ndarray | Array
+    side: np.ndarray | Array
+    log_N: np.ndarray | Array
+    spend: float | Array
 
 
 def arrays(face: Face) -> Face:
@@ -82,7 +81,13 @@ def recipe_at(face: Face, t: Array, cost: Cost) -> dict[str, Array]:
     affordable = cost.log_params(face.log_C, log_D, face.log_N[0], face.log_N[1])
     N_high = jnp.where(face.spend > 0, affordable, face.log_N[1])
     N = _between(face.log_N[0], N_high, t[0])
-    return {"params": N, "target_tokens": jnp.asarray(face.U), "epochs": k, "target_ratio": r, "final_ratio": r_f}
+    return {
+        "params": N,
+        "target_tokens": jnp.asarray(face.U),
+        "epochs": k,
+        "target_ratio": r,
+        "final_ratio": r_f,
+    }
 
 
 def _between(low: Array, high: Array, t: Array) -> Array:
@@ -90,7 +95,7 @@ def _between(low: Array, high: Array, t: Array) -> Array:
     return jnp.exp(low + t * (high - low))
 
 
-def _log_epochs(bounds: Array, r: Array) -> Array:
+def _log_epochs(bounds: np.ndarray | Array, r: Array) -> Array:
     source = bounds[:, 2] > 0  # these never apply at r = 1, where there is no source text
     inside = jnp.where(source, r, 0.5)
     return bounds[:, 0] + bounds[:, 1] * jnp.log(r) - jnp.where(source, jnp.log1p(-inside), 0.0)
@@ -123,7 +128,7 @@ class _Limit(NamedTuple):
 
 
 def faces(space: Space) -> tuple[dict[Regime, tuple[Face, ...]], dict[Regime, str]]:
-    """Faces of each regime that has any, and why the others have none. Raises InfeasibleError if all have none."""
+    """Faces of each regime that has any, and why others have none. Raises InfeasibleError if none has."""
     found: dict[Regime, tuple[Face, ...]] = {}
     excluded: dict[Regime, str] = {}
     for regime in REGIMES:
@@ -135,7 +140,9 @@ def faces(space: Space) -> tuple[dict[Regime, tuple[Face, ...]], dict[Regime, st
         reasons = dict.fromkeys(excluded.values())
         said = "; ".join(f"{', '.join(r for r in REGIMES if excluded[r] == why)}: {why}" for why in reasons)
         hint = "" if "(runs)" not in said else "; bounds={...} widens those that are the range of the runs"
-        raise InfeasibleError(f"no recipe is feasible: {said if len(reasons) > 1 else next(iter(reasons))}{hint}")
+        raise InfeasibleError(
+            f"no recipe is feasible: {said if len(reasons) > 1 else next(iter(reasons))}{hint}"
+        )
     return found, excluded
 
 
@@ -161,8 +168,16 @@ def _faces_of(space: Space, regime: Regime) -> tuple[Face, ...]:
     result = []
     for D_low, D_high, spend in tokens:
         for side in sides:
-            low = [_Form(_log(side[0]), 0, 0, ""), _Form(_log(D_low / space.target_tokens), 1, 0, ""), lower[2]]
-            high = [_Form(_log(side[1]), 0, 0, ""), _Form(_log(D_high / space.target_tokens), 1, 0, ""), upper[2]]
+            low = [
+                _Form(_log(side[0]), 0, 0, ""),
+                _Form(_log(D_low / space.target_tokens), 1, 0, ""),
+                lower[2],
+            ]
+            high = [
+                _Form(_log(side[1]), 0, 0, ""),
+                _Form(_log(D_high / space.target_tokens), 1, 0, ""),
+                upper[2],
+            ]
             try:
                 r = _window(*_with_forms(lows, highs, low, high))
             except _Empty:
@@ -185,7 +200,12 @@ def _faces_of(space: Space, regime: Regime) -> tuple[Face, ...]:
 
 def _ratio_limits(space: Space, regime: Regime) -> tuple[list[_Limit], list[_Limit]]:
     """What the ratios' own bounds leave of r in a regime."""
-    r, r_f, share, r_1 = space["target_ratio"], space["final_ratio"], space["last_stage_share"], space.first_ratio
+    r, r_f, share, r_1 = (
+        space["target_ratio"],
+        space["final_ratio"],
+        space["last_stage_share"],
+        space.first_ratio,
+    )
     lows, highs = [_Limit(r.low, r.low_text)], [_Limit(r.high, r.high_text)]
     if regime == "two-stage":
         if space.two_stages is False:
@@ -218,8 +238,9 @@ def _form(space: Space, name: str, end: Literal["low", "high"]) -> _Form:
 def _check_cost(space: Space, lower: Sequence[_Form], r_low: float, r_high: float) -> None:
     """Refuse bounds whose cheapest recipe costs more than C, by name."""
     epochs, tokens, source = lower
+    U = space.target_tokens
     least = {
-        f"{epochs.text} over {space.target_tokens:.4g} target tokens": space["epochs"].low * space.target_tokens / r_high,
+        f"{epochs.text} over {U:.4g} target tokens": space["epochs"].low * U / r_high,
         tokens.text: space["tokens"].low,
         source.text: space["source_tokens"].low / (1 - r_low) if r_low < 1 else 0.0,
     }  # fmt: skip
@@ -271,13 +292,21 @@ def _crossing(slow: _Form, fast: _Form) -> float:
     return 1 - math.exp(min(-gap, 700.0))
 
 
-def _cells(space: Space, regime: Regime, r: tuple[float, float], lower: Sequence[_Form], upper: Sequence[_Form]):
-    """Cut a range of r where another bound on k or r_f takes over: ((low, high), bounds on k, bounds on r_f)."""
+def _cells(
+    space: Space, regime: Regime, r: tuple[float, float], lower: Sequence[_Form], upper: Sequence[_Form]
+):
+    """Cut a range of r where another bound takes over: ((low, high), bounds on k, bounds on r_f)."""
     if r[0] >= 1:  # no source text
         lower, upper = lower[:2], upper[:2]
     low_last, high_last = _last_stage_bounds(space, regime)
-    cuts = [_crossing(*sorted(pair, key=_order)) for forms in (lower, upper) for pair in combinations(forms, 2)]
-    cuts += [(one[0] - other[0]) / (other[1] - one[1]) for one, other in (low_last, high_last) if one[1] != other[1]]
+    cuts = [
+        _crossing(*sorted(pair, key=_order)) for forms in (lower, upper) for pair in combinations(forms, 2)
+    ]
+    cuts += [
+        (one[0] - other[0]) / (other[1] - one[1])
+        for one, other in (low_last, high_last)
+        if one[1] != other[1]
+    ]
     ends = [r[0], *sorted(cut for cut in cuts if r[0] < cut < r[1]), r[1]]
     cells: list = []
     for low, high in pairwise(ends):

@@ -1,14 +1,16 @@
-"""Minimising a loss over the boxes of :mod:`m3bayes.decision.faces`: per draw, and one recipe for all draws.
+"""Minimising a loss over the boxes of :mod:`m3bayes.decision.faces`: by draw, and one recipe for all.
 
-Both go the same way: a grid with the corners of the box in it, then projected Newton from its best points. The
-step goes to the minimum in the box, nearly, of the quadratic model with its curvature made positive, and the
-best of a ladder of lengths along it, and of some down the gradient, is taken, so that no step goes up. Newton converges to rounding in a few
-steps, and a bound it runs into is reached exactly.
+Both go the same way: a grid with the corners of the box in it, then projected Newton from its best points.
+The step goes to the minimum in the box, nearly, of the quadratic model with its curvature made positive; the
+best of a ladder of lengths along it, and of some down the gradient, is taken, so that no step goes up. Newton
+converges to rounding in a few steps, and a bound it runs into is reached exactly.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -38,6 +40,8 @@ GRID: Mapping[Regime, tuple[int, int, int, int]] = {
 # lengths tried along Newton's step, and of steps down the gradient (the largest coordinate's change)
 LADDER, DOWNHILL = (10.0, 1.0, 0.3, 0.1, 1e-2, 1e-4), (0.3, 0.03, 0.003)
 NEWTON_STEPS, ADAM_STEPS = 60, 100
+# draws at a time
+BLOCK = 512
 # a step that gains or promises less than this share of the loss is the last
 ROUNDING = 1e-14
 
@@ -51,13 +55,13 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Surface:
-    """A law's loss at points of faces, for recipes of a cost. Hashable, so that it can be static under jit."""
+    """A law's loss at points of faces, at a cost. Hashable, so that it can be static under jit."""
 
     law: Law
     cost: Cost
 
     def loss(self, c: Mapping[str, Array], extra: Mapping[str, Array], face: Face, t: Array) -> Array:
-        """Loss of one draw's coefficients ``c``; ``extra`` are further columns of the recipe. inf, never NaN."""
+        """Loss of one draw's coefficients ``c``; ``extra`` are further columns. inf where it is NaN."""
         loss = jnp.asarray(self.law.loss(c, {**recipe_at(face, t, self.cost), **extra}))
         return jnp.where(jnp.isnan(loss), jnp.inf, loss)
 
@@ -78,7 +82,7 @@ class Best:
     risk: float
     columns: Mapping[str, float]
     face: Face
-    t: Float[np.ndarray, "4"]
+    t: Float[np.ndarray, " 4"]
 
 
 def optima(
@@ -86,14 +90,27 @@ def optima(
 ) -> Optima:
     """The optimum of each draw over the faces of a regime.
 
-    ``c`` are the law's coefficients, {name: (draw,)}. Raises LawError where a draw has no finite loss anywhere.
+    ``c`` are the law's coefficients, {name: (draw,)}. Raises LawError where a draw has no finite loss.
     """
-    c, extra = dict(c), dict(extra)
-    with jax.enable_x64(True):
-        found = []
-        for face in map(arrays, faces):
-            starts = _starts_by_draw(surface, regime, c, extra, face)
-            found.append(jax.tree.map(np.asarray, _optima_on(surface, c, extra, face, starts)))
+    blocks = _blocks(c)
+    jobs = [(face, block) for face in faces for block in blocks]
+
+    def solve(job: tuple[Face, Mapping[str, np.ndarray]]) -> tuple[Point, dict[str, np.ndarray]]:
+        face, block = job
+        with jax.enable_x64(True):  # holds for one thread
+            face = arrays(face)
+            starts = _starts_by_draw(surface, regime, block, dict(extra), face)
+            return jax.tree.map(np.asarray, _optima_on(surface, block, dict(extra), face, starts))
+
+    # the first one alone: it compiles
+    done = [solve(jobs[0])]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        done += pool.map(solve, jobs[1:])
+    count = len(next(iter(c.values())))
+    found = [
+        jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=-1)[..., :count], *done[i : i + len(blocks)])
+        for i in range(0, len(done), len(blocks))
+    ]
     losses = np.stack([point.value for point, _ in found])
     best = np.argmin(losses, axis=0)
     draws = np.arange(losses.shape[1])
@@ -106,6 +123,20 @@ def optima(
     return Optima(loss, columns, [point.t.T for point, _ in found])
 
 
+def _blocks(c: Draws) -> list[dict[str, np.ndarray]]:
+    """Draws in blocks of one size, the last one padded: one compilation serves any number of draws, all cores
+    have something to do, and a draw that takes many steps holds up its own block only."""
+    count = len(next(iter(c.values())))
+    starts = range(0, count, BLOCK)
+    return [
+        {
+            name: np.pad(values[i : i + BLOCK], (0, max(i + BLOCK - count, 0)), mode="edge")
+            for name, values in c.items()
+        }
+        for i in starts
+    ]
+
+
 def best(
     surface: Surface,
     risk: Risk,
@@ -113,7 +144,7 @@ def best(
     extra: Mapping[str, float],
     regime: Regime,
     faces: Sequence[Face],
-    starts: Sequence[Float[np.ndarray, "4"]],
+    starts: Sequence[Float[np.ndarray, " 4"]],
 ) -> Best:
     """The recipe of a regime with the smallest risk over the draws: never worse than the grids of its faces,
     nor than ``starts``, one a face."""
@@ -132,7 +163,7 @@ def best(
 
 
 def risk_at(surface: Surface, risk: Risk, c, extra, face: Face, t: Array) -> Array:
-    """The objective: the risk of the recipe at t over the draws. Differentiable in t and in the face (its log_C)."""
+    """The objective: the risk of the recipe at t. Differentiable in t and in the face (its log_C)."""
     return risk(jax.vmap(lambda c: surface.loss(c, extra, face, t))(c))
 
 
@@ -144,24 +175,20 @@ def grid(regime: Regime) -> Points:
 
 
 def _starts(points: Points, values: Array) -> Array:
-    """(4, 3): the best points at few and at many epochs, for overfitting can put a ridge between two optima, and of all.
-
-    The first two are not at the least epochs, where the slope may be infinite (k = 1 is the upper end of another face).
-    """
+    """The best points (4, 3, ...) of (point, ...) values: at few epochs, at many, and of all. Overfitting can
+    put a ridge between the first two; they are not at the least epochs, where the slope may be infinite."""
     epochs = points[:, 1]
     parts = [(epochs > 0) & (epochs <= 0.5), epochs > 0.5, epochs >= 0]
-    return jnp.stack([jnp.asarray(points)[jnp.argmin(jnp.where(part, values, jnp.inf))] for part in parts], axis=1)
+    best = [jnp.asarray(np.flatnonzero(part))[jnp.argmin(values[part], axis=0)] for part in parts]
+    return jnp.moveaxis(jnp.asarray(points)[jnp.stack(best)], -1, 0)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _starts_by_draw(surface: Surface, regime: Regime, c, extra, face: Face) -> Array:
-    """(4, start, draw)"""
+    """(4, start, draw), the last of the starts being the best grid point."""
     points = grid(regime)
-
-    def of_draw(c) -> Array:
-        return _starts(points, jax.vmap(lambda t: surface.loss(c, extra, face, t))(jnp.asarray(points)))
-
-    return jax.vmap(of_draw, out_axes=2)(c)
+    of_draws = jax.vmap(surface.loss, in_axes=(0, None, None, None))
+    return _starts(points, lax.map(lambda t: of_draws(c, extra, face, t), jnp.asarray(points)))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -174,14 +201,20 @@ def _starts_by_risk(surface: Surface, risk: Risk, regime: Regime, c, extra, face
 
 @partial(jax.jit, static_argnums=0)
 def _optima_on(surface: Surface, c, extra, face: Face, starts: Array) -> tuple[Point, dict[str, Array]]:
-    """Of each draw on one face: the lowest point (4, draw) from its starts (4, start, draw), and the recipe there."""
+    """Of each draw on one face: the lowest point (4, draw) from (4, start, draw), and the recipe there."""
     of_draws = jax.vmap(lambda c, t: surface.loss(c, extra, face, t), in_axes=(0, 1))
-    point = _lowest(newton(jax.vmap(partial(of_draws, c), in_axes=1), starts))
+    reached = newton(jax.vmap(partial(of_draws, c), in_axes=1), starts[:, :-1])
+    # the best of all is seldom worth a run: it is one of the other two, or k = 1 of another face
+    on_grid = Point(starts[:, -1:], of_draws(c, starts[:, -1])[None])
+    t = jnp.concatenate([reached.t, on_grid.t], axis=1)
+    point = _lowest(Point(t, jnp.concatenate([reached.value, on_grid.value])))
     return point, jax.vmap(lambda t: recipe_at(face, t, surface.cost), in_axes=1)(point.t)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _best_on(surface: Surface, risk: Risk, c, extra, face: Face, starts: Array) -> tuple[Point, dict[str, Array]]:
+def _best_on(
+    surface: Surface, risk: Risk, c, extra, face: Face, starts: Array
+) -> tuple[Point, dict[str, Array]]:
     """The point of the lowest risk on one face from some starts (4, start), and the recipe there."""
     f = jax.vmap(lambda t: risk_at(surface, risk, c, extra, face, t), in_axes=1)
     point = _lowest(newton(f, starts))
@@ -197,7 +230,7 @@ def _lowest(points: Point) -> Point:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _descend(surface: Surface, risk: Risk, c, extra, face: Face, point: Point) -> Point:
-    """The lowest point on a way of Adam's: a risk with kinks (a quantile, the worst draw) stops Newton at the first."""
+    """The lowest point on a way of Adam's: kinks (of a quantile, of the worst draw) stop Newton."""
     adam = optax.adam(optax.cosine_decay_schedule(0.02, ADAM_STEPS))
 
     def step(carry, _):
@@ -215,8 +248,8 @@ def _descend(surface: Surface, risk: Risk, c, extra, face: Face, point: Point) -
 def newton(f: Callable[[Array], Array], t: Array) -> Point:
     """Minimise f over [0, 1]^n, n <= 4, from many points t at once; no value ends above its start's.
 
-    ``t`` is (n, ...) and f(t) is (...): as many problems as the trailing axes have entries. They come last so that
-    the processor's vector units run along them.
+    ``t`` is (n, ...) and f(t) is (...): as many problems as the trailing axes have entries. They come last so
+    that the processor's vector units run along them.
     """
     ones = (1,) * t.ndim
     ladder, downhill = (jnp.reshape(jnp.asarray(lengths), (-1, *ones)) for lengths in (LADDER, DOWNHILL))
@@ -254,8 +287,8 @@ def newton(f: Callable[[Array], Array], t: Array) -> Point:
 
 
 def _box_step(H: Array, g: Array, t: Array) -> Array:
-    """The step of the quadratic model from t to its minimum in the box, nearly: the coordinate that would leave first
-    stops at its bound, the others are solved for again knowing that, and so on."""
+    """The step of the quadratic model to its minimum in the box, nearly: the coordinate that would leave
+    first stops at its bound, the others are solved for again knowing that, and so on."""
     held = ((t <= 0) & (g >= 0)) | ((t >= 1) & (g <= 0))
     p = jnp.zeros_like(t)
     for _ in range(t.shape[0]):
@@ -273,7 +306,7 @@ def _box_step(H: Array, g: Array, t: Array) -> Array:
 
 
 def _solve_positive(H: Array, g: Array) -> Array:
-    """H^-1 g with H made positive definite: L D L' with |pivots|, kept off zero. Unrolled, for few coordinates."""
+    """H^-1 g with H made positive definite: L D L' with |pivots|, kept off zero. Unrolled: n is small."""
     n = g.shape[0]
     zero = jnp.zeros(g.shape[1:])
     least = 1e-8 * jnp.max(jnp.abs(H), axis=(0, 1)) + 1e-300

@@ -4,134 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jax.typing import ArrayLike
 
 from m3bayes.decision.baselines import Baseline, baselines
 from m3bayes.decision.cost import Cost, as_cost, six_nd
-from m3bayes.decision.faces import REGIMES, Regime, faces
-from m3bayes.decision.optimize import Surface, best, optima
+from m3bayes.decision.faces import Regime, faces
+from m3bayes.decision.near_optimal import NearOptimal, near_optimal
+from m3bayes.decision.optimize import Optima, Surface, best, optima
+from m3bayes.decision.recommendation import Loss, Optimum, Recommendation, recipe_row
 from m3bayes.decision.regret import (
     Interval,
-    NearOptimal,
     best_regime,
     interval,
-    near_optimal,
     optimum_columns,
     regime_table,
 )
 from m3bayes.decision.risk import Risk, mean
-from m3bayes.decision.space import RECIPE, Bound, Space, space
+from m3bayes.decision.space import RECIPE, Space, space
 from m3bayes.errors import Note, RecipeError, unique_notes
 from m3bayes.inference.posterior import Posterior
 from m3bayes.inference.predict import loss_draws, predict
-from m3bayes.recipe import Recipe, Schedule, schedule
+from m3bayes.recipe import Recipe, schedule
 
 Number = float | int
 # risks that agree to this share are a tie, which the simpler regime wins
 TIE = 1e-9
-
-
-@dataclass(frozen=True)
-class Loss:
-    """Loss of a recipe, in the table's unit: the mean surface, and the interval of what one new run would measure."""
-
-    mean: float
-    sd: float
-    lower: float
-    upper: float
-    new_run_lower: float
-    new_run_upper: float
-
-
-@dataclass(frozen=True, eq=False)
-class Optimum:
-    """The draws' own optima: ``draws`` {params, epochs, target_ratio, final_ratio, tokens, loss: (draw,)},
-    ``regime`` (draw,), and ``summary`` with mean, median, lower and upper of each."""
-
-    draws: Mapping[str, np.ndarray]
-    regime: np.ndarray
-    summary: pd.DataFrame
-
-
-@dataclass(frozen=True, eq=False)
-class Recommendation:
-    """A recipe for a budget, and what the posterior says about it. N and tokens are in the table's units.
-
-    ``recipe``, ``schedule``  the recipe, and the stages that carry it out
-    ``regime``        monolingual, single-stage or two-stage
-    ``loss``          its loss
-    ``optimum``       distribution of the draws' own optima
-    ``regret``        loss of the recipe above each draw's own optimum, >= 0
-    ``regimes``       table by regime: probability_best, gain over the simpler ones, probability_gain, why excluded, and
-                      the regime's own best recipe with its loss
-    ``near_optimal``  recipes that are within the tolerance of the optimum with probability .9
-    ``baselines``     table by name: recipe, compute, feasible and why_not, loss, and excess over the recommended
-    ``bounds``        the bounds that held, by variable
-    ``compute_used``, ``compute_unused``   FLOP
-    """
-
-    recipe: Recipe
-    schedule: Schedule
-    regime: str
-    loss: Loss
-    optimum: Optimum
-    regret: Interval
-    regimes: pd.DataFrame
-    near_optimal: NearOptimal
-    baselines: pd.DataFrame
-    bounds: Mapping[str, Bound]
-    compute: float
-    target_tokens: float
-    compute_used: float
-    compute_unused: float
-    risk: str
-    cost: str
-    margin: float
-    ci: float
-    notes: tuple[Note, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Numbers and texts alone, None for what is not a finite number; without the draws."""
-        near = self.near_optimal
-        return _plain(
-            {
-                "recipe": _recipe_row(self.recipe),
-                "schedule": [
-                    {"tokens": stage.tokens, "target_ratio": stage.target_ratio} for stage in self.schedule.stages
-                ],
-                "regime": self.regime,
-                "loss": vars(self.loss),
-                "optimum": self.optimum.summary.to_dict(orient="index"),
-                "regret": {name: getattr(self.regret, name) for name in ("mean", "median", "lower", "upper")},
-                "regimes": self.regimes.to_dict(orient="index"),
-                "near_optimal": {
-                    "tolerance": near.tolerance,
-                    "probability": near.probability,
-                    "size": near.size,
-                    "candidates": near.candidates,
-                    "ranges": {name: list(ends) for name, ends in near.ranges.items()},
-                },
-                "baselines": self.baselines.to_dict(orient="index"),
-                "bounds": {name: vars(bound) for name, bound in self.bounds.items()},
-                "compute": self.compute,
-                "target_tokens": self.target_tokens,
-                "compute_used": self.compute_used,
-                "compute_unused": self.compute_unused,
-                "risk": self.risk,
-                "cost": self.cost,
-                "margin": self.margin,
-                "ci": self.ci,
-                "notes": [
-                    {"code": note.code, "message": note.message, "about": list(note.about)} for note in self.notes
-                ],
-            }
-        )
 
 
 def recommend(
@@ -149,27 +51,30 @@ def recommend(
     ci: float = 0.9,
     seed: int = 0,
 ) -> Recommendation:
-    """The recipe with the smallest risk over the draws that spends at most ``compute``, over N, k, r and r_f.
+    """The recipe of the smallest risk over the draws that spends at most ``compute``, over N, k, r and r_f.
 
-    ``compute``        FLOP. ``target_tokens``: U = D_T, in the table's unit of tokens
+    ``compute``        FLOP
+    ``target_tokens``  U = D_T, in the table's unit of tokens
     ``risk``           default the expected loss
-    ``cost``           default 6 N D; or a function of plain (params, tokens) giving FLOP, in jax, increasing in both
-    ``bounds``         {variable: (low, high)} of params, epochs, target_ratio, final_ratio, tokens, source_tokens,
-                       last_stage_share (or N, k, r, r_f, D, S, share), in the table's units. None as an end
-                       keeps the range of the runs, which is the default of all; 0 and inf lift a bound
-    ``freeze``         {variable: value}: the same variables; ``first_ratio``, the target ratio before the last
-                       of two stages (0 where not given); and further columns that the law reads
+    ``cost``           default 6 N D; or a function of plain (params, tokens) giving FLOP, written for jax and
+                       increasing in both
+    ``bounds``         {variable: (low, high)}, in the table's units, of params, epochs, target_ratio,
+                       final_ratio, tokens, source_tokens, last_stage_share (or N, k, r, r_f, D, S, share).
+                       None as an end keeps the range of the runs, the default of all; 0 and inf lift a bound
+    ``freeze``         {variable: value} of the same; of ``first_ratio``, the target ratio before the last of
+                       two stages (0 where not given); and of further columns that the law reads
     ``baselines``      {name: Recipe} to compare with, besides the three standing ones
     ``tolerance``      loss above the optimum that still is near-optimal, in the table's unit
-    ``margin``         loss by which a regime must beat the simpler ones to count in ``probability_gain``
+    ``margin``         loss that a regime must save against the simpler ones to count in ``probability_gain``
     ``seed``           of the candidates for the near-optimal set; nothing else is random
 
-    The three regimes are optimised face by face (:mod:`m3bayes.decision.faces`), for every draw alone and for all
-    together. The result is no worse in risk than any feasible baseline. Notes: BOUNDS_WIDENED, EXTRAPOLATION, BEYOND_30X,
-    REGIME_EXCLUDED, AT_BOUND, COMPUTE_UNUSED, BASELINE_CLIPPED, BASELINE_BEST, NEAR_OPTIMAL_EMPTY, POSTERIOR_FLAGGED.
+    The three regimes are optimised face by face (:mod:`m3bayes.decision.faces`), for every draw by itself and
+    for all together. The result is no worse in risk than any feasible baseline. Notes: POSTERIOR_FLAGGED,
+    BOUNDS_WIDENED, EXTRAPOLATION, BEYOND_30X, REGIME_EXCLUDED, BASELINE_CLIPPED, BASELINE_BEST, AT_BOUND,
+    COMPUTE_UNUSED, NEAR_OPTIMAL_EMPTY, and those of :func:`m3bayes.predict`.
 
-    Raises InfeasibleError naming the constraints that exclude each other, RecipeError for what cannot be asked,
-    LawError where the law has no finite loss.
+    Raises InfeasibleError naming the constraints that exclude each other, RecipeError for what cannot be
+    asked, LawError where the law has no finite loss.
     """
     if not 0 < ci < 1:
         raise RecipeError(f"ci is {ci}; expected a probability between 0 and 1")
@@ -185,7 +90,9 @@ def recommend(
             bounds=bounds or {},
             freeze=freeze or {},
         )
-        return _recommend(post, asked, mean() if risk is None else risk, baselines or {}, tolerance, margin, ci, seed)
+        return _recommend(
+            post, asked, mean() if risk is None else risk, baselines or {}, tolerance, margin, ci, seed
+        )
 
 
 def _recommend(
@@ -203,8 +110,10 @@ def _recommend(
     if "first_ratio" in post.law.columns:
         extra["first_ratio"] = space.first_ratio
     parts, excluded = faces(space)
-    found = {regime: optima(surface, c, extra, regime, parts[regime]) for regime in parts}
-    recipes = {}
+    found: dict[Regime, Optima] = {
+        regime: optima(surface, c, extra, regime, parts[regime]) for regime in parts
+    }
+    recipes: dict[Regime, Recipe] = {}
     for regime, optimum in found.items():
         starts = [np.median(points, axis=0) for points in optimum.points]
         columns = best(surface, risk, c, extra, regime, parts[regime], starts).columns
@@ -281,18 +190,18 @@ def _choose(
     compared: Sequence[Baseline],
     of_baseline: Sequence[np.ndarray],
 ) -> tuple[Recipe, np.ndarray, list[Note]]:
-    """The recipe with the smallest risk, the simplest regime among equals, and a note where a baseline beats all."""
-    risks = {regime: float(risk(loss)) for regime, loss in of_regime.items()}
+    """The recipe of the smallest risk, of the simplest regime among equals, and a note if a baseline beats it."""
+    risks = {regime: float(risk(jnp.asarray(loss))) for regime, loss in of_regime.items()}
     least = min(risks.values())
-    regime = next(r for r in REGIMES if r in risks and risks[r] <= least + TIE * abs(least))
+    regime = next(regime for regime, value in risks.items() if value <= least + TIE * abs(least))
     chosen, loss, notes = recipes[regime], of_regime[regime], []
     least = risks[regime]
     for baseline, its_loss in zip(compared, of_baseline, strict=True):
-        its_risk = float(risk(its_loss))
+        its_risk = float(risk(jnp.asarray(its_loss)))
         if baseline.feasible and its_risk < least - 1e-12 * abs(least):
             chosen, loss, least = baseline.recipe, its_loss, its_risk
-            said = f"baseline {baseline.name} is better than every recipe of the three regimes: it has stages of another kind"
-            notes = [Note("BASELINE_BEST", said, (baseline.name,))]
+            said = f"baseline {baseline.name} is better than every recipe of the three regimes"
+            notes = [Note("BASELINE_BEST", f"{said}: it has stages of another kind", (baseline.name,))]
     return chosen, loss, notes
 
 
@@ -311,7 +220,8 @@ def _regime_rows(
     table: pd.DataFrame, recipes: Mapping[Regime, Recipe], losses: Mapping[Regime, np.ndarray], ci: float
 ) -> pd.DataFrame:
     rows = {
-        regime: {**_recipe_row(recipe), **_loss_row(losses[regime], "loss", ci)} for regime, recipe in recipes.items()
+        regime: {**recipe_row(recipe), **_loss_row(losses[regime], "loss", ci)}
+        for regime, recipe in recipes.items()
     }
     return table.join(pd.DataFrame.from_dict(rows, orient="index"))
 
@@ -323,7 +233,7 @@ def _baseline_rows(
         baseline.name: {
             "feasible": baseline.feasible,
             "why_not": baseline.why_not or "",
-            **_recipe_row(baseline.recipe),
+            **recipe_row(baseline.recipe),
             "compute": float(space.cost.flops(baseline.recipe.params, baseline.recipe.tokens)),
             **_loss_row(its_loss, "loss", ci),
             **_loss_row(its_loss - loss, "excess", ci),
@@ -331,12 +241,6 @@ def _baseline_rows(
         for baseline, its_loss in zip(compared, losses, strict=True)
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("baseline")
-
-
-def _recipe_row(recipe: Recipe) -> dict[str, float | None]:
-    names = ("params", "target_tokens", "epochs", "target_ratio", "final_ratio", "first_ratio")
-    row = {name: getattr(recipe, name) for name in names}
-    return {**row, **recipe.extra, **{n: getattr(recipe, n) for n in ("tokens", "source_tokens", "last_stage_share")}}
 
 
 def _loss_row(losses: np.ndarray, name: str, ci: float) -> dict[str, float]:
@@ -352,7 +256,12 @@ def _flagged(post: Posterior) -> list[Note]:
     if post.verdict == "passed":
         return []
     codes = ", ".join(dict.fromkeys(note.code for note in post.notes))
-    return [Note("POSTERIOR_FLAGGED", f"the posterior did not pass the gate ({codes}): its intervals are not to be trusted")]
+    return [
+        Note(
+            "POSTERIOR_FLAGGED",
+            f"the posterior did not pass the gate ({codes}): its intervals are not to be trusted",
+        )
+    ]
 
 
 def _at_bounds(space: Space, recipe: Recipe) -> list[Note]:
@@ -388,16 +297,3 @@ def _empty(near: NearOptimal) -> list[Note]:
         "the draws disagree about what is best"
     )
     return [Note("NEAR_OPTIMAL_EMPTY", said)]
-
-
-def _plain(value: Any) -> Any:
-    """Python's own types, with None for numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if isinstance(value, float | int | np.number):
-        return float(value) if math.isfinite(value) else None
-    return value

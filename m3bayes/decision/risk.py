@@ -1,4 +1,4 @@
-"""Risks: what one number a recipe's losses over the posterior draws come to. The recommended recipe minimises it."""
+"""Risks: the one number that a recipe's losses come to over the draws, and that is minimised."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jax import Array
 
 @dataclass(frozen=True)
 class Risk:
-    """``function`` takes the losses (draw,) of one recipe to a scalar: differentiable in jax, in the losses' unit,
+    """``function`` takes the losses (draw,) of one recipe to a scalar in their unit: differentiable by jax,
     and never lower for a recipe whose loss is higher in every draw. ``name`` is for reports."""
 
     name: str

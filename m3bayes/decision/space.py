@@ -9,7 +9,8 @@
 | share | last_stage_share, of the last of two stages: (r - r_1) / (r_f - r_1) | - |
 
 The default bounds are the range of the runs, the share's over the runs that had two stages. They are widened
-only by the caller, and then a note says so. The share says nothing of recipes with one stage, unless it is frozen.
+only by the caller, and then a note says so. The share's bounds say nothing of recipes with one stage; frozen
+below 1 it asks for two stages, frozen at 1 for one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +86,6 @@ class Space:
     def __getitem__(self, name: str) -> Bound:
         return self.bounds[name]
 
-
     def recipe(self, params: Number, epochs: Number, target_ratio: Number, final_ratio: Number) -> Recipe:
         """A recipe of this request; rounding is taken back to the bounds and to the budget."""
         N, k, r, r_f = (
@@ -92,8 +93,9 @@ class Space:
             for name, value in zip(RECIPE, (params, epochs, target_ratio, final_ratio), strict=True)
         )
         D = k * self.target_tokens / r
-        while N > self["params"].low and float(self.cost.flops(N, D)) > self.compute:
-            N = max(N * (1 - 1e-15), self["params"].low)
+        least = self["params"].low
+        while least < N and float(self.cost.flops(N, D)) > self.compute:
+            N = max(N * (1 - 1e-15), least)
         first = self.first_ratio if r_f > r else None
         return Recipe(N, self.target_tokens, k, r, r_f, first, self.extra)
 
@@ -149,9 +151,8 @@ def space(
         result[name] = bound = _bound(name, (low, high), asked, smallest.get(name, 0.0))
         if bound.low < low * (1 - 1e-12) or bound.high > high * (1 + 1e-12):
             said = "none of them had two stages" if math.isnan(low) else f"they had {low:.4g} to {high:.4g}"
-            notes.append(
-                Note("BOUNDS_WIDENED", f"{name} from {bound.low:.4g} to {bound.high:.4g} goes beyond the runs: {said}", (name,))
-            )  # fmt: skip
+            asked_for = f"{name} from {bound.low:.4g} to {bound.high:.4g}"
+            notes.append(Note("BOUNDS_WIDENED", f"{asked_for} goes beyond the runs: {said}", (name,)))
     share = freeze.get("last_stage_share")
     runs_compute = float(np.max(cost.flops(runs["params"], runs.tokens)))
     return Space(
@@ -205,10 +206,10 @@ def _bound(name: str, runs: tuple[float, float], asked: Sequence[Number | None],
     return bound
 
 
-def _by_name(given: Mapping) -> dict:
+def _by_name(given: Mapping[str, Any]) -> dict[str, Any]:
     """Keys as column names, whether given as names or as letters."""
     names = {letter: name for name, letter in LETTERS.items()}
-    result = {}
+    result: dict[str, Any] = {}
     for key, value in given.items():
         name = names.get(key, key)
         if name in result:
@@ -253,7 +254,7 @@ def _outside_the_runs(runs: Runs, compute: float, target_tokens: float, runs_com
         notes.append(
             Note(
                 "EXTRAPOLATION",
-                f"target_tokens {target_tokens:.4g} is outside the runs, which had {U.min():.4g} to {U.max():.4g}",
+                f"target_tokens {target_tokens:.4g} is outside the runs' {U.min():.4g} to {U.max():.4g}",
                 ("target_tokens",),
             )
         )

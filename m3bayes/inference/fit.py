@@ -67,8 +67,9 @@ def fit(
 
     ``law``         default M3; ``noise`` default Student-t on log loss
     ``warmup``      transitions a chain before draws are kept; default 200 for up to 8 coordinates, else 800
-    ``draws``       draws a chain. Where the gate is not passed, up to two further attempts are made with
-                    smaller steps, 2 and 4 times the warm-up and draws; the note ESCALATED says so.
+    ``draws``       draws a chain. Where the gate is not passed, up to two further attempts are made, with
+                    smaller steps, 2 and 4 times the draws, in the frame of the draws before; the note
+                    ESCALATED says so.
     ``allow``       "passed" raises NotConvergedError unless the gate is passed, "flagged" returns anyway
     ``checkpoint``  a folder that keeps the chains while they run; with ``resume`` chains go on from there
                     and give the draws of an uninterrupted run, bit for bit. The folder stays: remove it with
@@ -155,8 +156,8 @@ def fit(
 def _attempts(warmup: int, draws: int) -> tuple[Attempt, ...]:
     return (
         Attempt(0.9, warmup, draws),
-        Attempt(0.95, 2 * warmup, 2 * draws),
-        Attempt(0.99, 2 * warmup, 4 * draws),
+        Attempt(0.95, warmup, 2 * draws),
+        Attempt(0.99, warmup, 4 * draws),
     )
 
 

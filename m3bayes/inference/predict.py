@@ -67,9 +67,6 @@ class Prediction:
     codes: np.ndarray
     notes: tuple[Note, ...]
 
-    def __len__(self) -> int:
-        return len(self.loss_mean)
-
     def frame(self) -> pd.DataFrame:
         """The columns that were given, then loss_mean, loss_sd, loss_lower, loss_upper, new_run_lower,
         new_run_upper (where asked for), extrapolation and notes (codes joined by ``;``)."""

@@ -78,7 +78,7 @@ def test_too_short_a_fit_is_flagged_and_still_written(tmp_path, capsys):
 
 def test_a_killed_fit_resumes_to_the_same_draws(tmp_path):
     command = [sys.executable, "-m", "m3bayes", "fit", str(TABLE), "--law", "chinchilla"]
-    command += ["--where", "target_ratio == 1 and epochs <= 4", "--draws", "20000", "--json", "--out"]
+    command += ["--where", "target_ratio == 1 and epochs <= 4", "--draws", "8000", "--json", "--out"]
     whole, cut = tmp_path / "whole.nc", tmp_path / "cut.nc"
     subprocess.run([*command, str(whole)], check=True, cwd=ROOT, capture_output=True)
     process = subprocess.Popen([*command, str(cut)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -1,0 +1,140 @@
+"""What a recommendation holds, and its form as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from m3bayes.decision.near_optimal import NearOptimal
+from m3bayes.decision.regret import Interval
+from m3bayes.decision.space import Bound
+from m3bayes.errors import Note
+from m3bayes.recipe import Recipe, Schedule
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Loss of a recipe, in the table's unit: the mean surface, and the interval of a new run's."""
+
+    mean: float
+    sd: float
+    lower: float
+    upper: float
+    new_run_lower: float
+    new_run_upper: float
+
+
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    """The draws' own optima: ``draws`` {params, epochs, target_ratio, final_ratio, tokens, loss: (draw,)},
+    ``regime`` (draw,), and ``summary`` with mean, median, lower and upper of each."""
+
+    draws: Mapping[str, np.ndarray]
+    regime: np.ndarray
+    summary: pd.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class Recommendation:
+    """A recipe for a budget, and what the posterior says about it. N and tokens are in the table's units.
+
+    ``recipe``, ``schedule``  the recipe, and the stages that carry it out
+    ``regime``        monolingual, single-stage or two-stage
+    ``loss``          its loss
+    ``optimum``       distribution of the draws' own optima
+    ``regret``        loss of the recipe above each draw's own optimum, >= 0
+    ``regimes``       table by regime: probability_best, gain over the simpler ones, probability_gain,
+                      excluded (why), and the recipe of the regime with the smallest risk, with its loss
+    ``near_optimal``  recipes that are within the tolerance of the optimum with probability .9
+    ``baselines``     table by name: feasible, why_not, recipe, compute, loss, and excess over the recommended
+    ``bounds``        the bounds that held, by variable
+    ``compute_used``, ``compute_unused``   FLOP
+    """
+
+    recipe: Recipe
+    schedule: Schedule
+    regime: str
+    loss: Loss
+    optimum: Optimum
+    regret: Interval
+    regimes: pd.DataFrame
+    near_optimal: NearOptimal
+    baselines: pd.DataFrame
+    bounds: Mapping[str, Bound]
+    compute: float
+    target_tokens: float
+    compute_used: float
+    compute_unused: float
+    risk: str
+    cost: str
+    margin: float
+    ci: float
+    notes: tuple[Note, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers and texts alone, None for what is not a finite number; without the draws."""
+        near = self.near_optimal
+        return _plain(
+            {
+                "recipe": recipe_row(self.recipe),
+                "schedule": [
+                    {"tokens": stage.tokens, "target_ratio": stage.target_ratio}
+                    for stage in self.schedule.stages
+                ],
+                "regime": self.regime,
+                "loss": vars(self.loss),
+                "optimum": self.optimum.summary.to_dict(orient="index"),
+                "regret": {name: getattr(self.regret, name) for name in ("mean", "median", "lower", "upper")},
+                "regimes": self.regimes.to_dict(orient="index"),
+                "near_optimal": {
+                    "tolerance": near.tolerance,
+                    "probability": near.probability,
+                    "size": near.size,
+                    "candidates": near.candidates,
+                    "probability_recommended": near.probability_recommended,
+                    "ranges": {name: list(ends) for name, ends in near.ranges.items()},
+                },
+                "baselines": self.baselines.to_dict(orient="index"),
+                "bounds": {name: vars(bound) for name, bound in self.bounds.items()},
+                "compute": self.compute,
+                "target_tokens": self.target_tokens,
+                "compute_used": self.compute_used,
+                "compute_unused": self.compute_unused,
+                "risk": self.risk,
+                "cost": self.cost,
+                "margin": self.margin,
+                "ci": self.ci,
+                "notes": [
+                    {"code": note.code, "message": note.message, "about": list(note.about)}
+                    for note in self.notes
+                ],
+            }
+        )
+
+
+def recipe_row(recipe: Recipe) -> dict[str, float | None]:
+    names = ("params", "target_tokens", "epochs", "target_ratio", "final_ratio", "first_ratio")
+    row = {name: getattr(recipe, name) for name in names}
+    return {
+        **row,
+        **recipe.extra,
+        **{n: getattr(recipe, n) for n in ("tokens", "source_tokens", "last_stage_share")},
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Python's own types, with None for numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, float | int | np.number):
+        return float(value) if math.isfinite(value) else None
+    return value
