@@ -2,13 +2,13 @@
 
 | name | recipe |
 |---|---|
-| 4 epochs monolingual | k = 4, r = r_f = 1, N as large as C allows |
-| k = D*(C) / D_T | r = r_f = 1, as many epochs as fill the compute-optimal D* of fresh text; the same N |
-| temperature sampling | one stage, r = U^.3 / (U^.3 + S^.3), S all source text that may be used; D* tokens |
+| 4 epochs monolingual | k = 4, r = r_f = 1 |
+| k = D*(C) / D_T | r = r_f = 1, the epochs that fill the compute-optimal D* of fresh text |
+| temperature sampling | one stage, D* tokens, r = U^.3 / (U^.3 + S^.3), S the source text that may be used |
 
-D*(C) minimises the loss of k = 1, r = r_f = 1 at U = D and cost(N, D) = C, without bounds; taken is the
-geometric mean of the draws' D*. The exponent .3 is that of XLM-R (Conneau et al. 2020, arXiv
-1911.02116, section 3.1).
+N is as large as C allows. D*(C) minimises the loss of k = 1, r = r_f = 1 at U = D and cost(N, D) = C, without
+bounds; taken is the geometric mean of the draws' D*. The exponent .3 is that of XLM-R (Conneau et al. 2020,
+arXiv 1911.02116).
 
 | symbol | meaning | unit |
 |---|---|---|
@@ -71,10 +71,7 @@ def baselines(
     result = []
     for name, (k, r) in wanted.items():
         tokens = k * space.target_tokens / r
-        N = space.cost.params(space.compute, tokens)
-        N = min(max(N, space["params"].low), space["params"].high)
-        # rounding N up by one bit would cost more than C
-        N = max(N * (1 - 1e-14), space["params"].low)
+        N = space.affordable(space.cost.params(space.compute, tokens), tokens)
         recipe = Recipe(N, space.target_tokens, k, r, r, None, space.extra)
         result.append(Baseline(name, recipe, space.why_not(recipe)))
     result += [Baseline(name, recipe, space.why_not(recipe)) for name, recipe in given.items()]

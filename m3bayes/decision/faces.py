@@ -98,7 +98,7 @@ def _between(low: Array, high: Array, t: Array) -> Array:
 def _log_epochs(bounds: np.ndarray | Array, r: Array) -> Array:
     source = bounds[:, 2] > 0  # these never apply at r = 1, where there is no source text
     inside = jnp.where(source, r, 0.5)
-    return bounds[:, 0] + bounds[:, 1] * jnp.log(r) - jnp.where(source, jnp.log1p(-inside), 0.0)
+    return jnp.asarray(bounds[:, 0]) + bounds[:, 1] * jnp.log(r) - jnp.where(source, jnp.log1p(-inside), 0.0)
 
 
 class _Empty(Exception):

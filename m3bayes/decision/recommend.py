@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from m3bayes.decision.baselines import Baseline, baselines
 from m3bayes.decision.cost import Cost, as_cost, six_nd
-from m3bayes.decision.faces import Regime, faces
+from m3bayes.decision.faces import REGIMES, Regime, faces
 from m3bayes.decision.near_optimal import NearOptimal, near_optimal
 from m3bayes.decision.optimize import Optima, Surface, best, optima
 from m3bayes.decision.recommendation import Loss, Optimum, Recommendation, recipe_row
@@ -190,12 +190,13 @@ def _choose(
     compared: Sequence[Baseline],
     of_baseline: Sequence[np.ndarray],
 ) -> tuple[Recipe, np.ndarray, list[Note]]:
-    """The recipe of the smallest risk, of the simplest regime among equals, and a note if a baseline beats it."""
+    """The recipe of the smallest risk, of the simplest regime among equals; a note if a baseline wins."""
     risks = {regime: float(risk(jnp.asarray(loss))) for regime, loss in of_regime.items()}
     least = min(risks.values())
-    regime = next(regime for regime, value in risks.items() if value <= least + TIE * abs(least))
-    chosen, loss, notes = recipes[regime], of_regime[regime], []
-    least = risks[regime]
+    simplest: Regime = next(
+        regime for regime in REGIMES if risks.get(regime, math.inf) <= least + TIE * abs(least)
+    )
+    chosen, loss, least, notes = recipes[simplest], of_regime[simplest], risks[simplest], []
     for baseline, its_loss in zip(compared, of_baseline, strict=True):
         its_risk = float(risk(jnp.asarray(its_loss)))
         if baseline.feasible and its_risk < least - 1e-12 * abs(least):

@@ -92,12 +92,19 @@ class Space:
             float(np.clip(value, self[name].low, self[name].high))
             for name, value in zip(RECIPE, (params, epochs, target_ratio, final_ratio), strict=True)
         )
-        D = k * self.target_tokens / r
-        least = self["params"].low
-        while least < N and float(self.cost.flops(N, D)) > self.compute:
-            N = max(N * (1 - 1e-15), least)
+        N = self.affordable(N, k * self.target_tokens / r)
         first = self.first_ratio if r_f > r else None
         return Recipe(N, self.target_tokens, k, r, r_f, first, self.extra)
+
+    def affordable(self, N: float, D: float) -> float:
+        """N within its bounds, with what rounding adds to the cost above C taken off."""
+        least, most = self["params"].low, self["params"].high
+        N = min(max(N, least), most)
+        if float(self.cost.flops(N, D)) > self.compute * (1 + ROUNDING):
+            return N
+        while least < N and float(self.cost.flops(N, D)) > self.compute:
+            N = max(N * (1 - 1e-15), least)
+        return N
 
     def why_not(self, recipe: Recipe) -> str | None:
         """The first constraint that a recipe breaks by more than rounding, None where it is feasible."""

@@ -157,7 +157,9 @@ def _scales_from_profile(law, scales, profile: Array, sites, arrays) -> Sites:
     before = jnp.concatenate([jnp.zeros(1), jnp.cumsum(jax.nn.softplus(odds))[:-1]])
     log_terms = jnp.concatenate([jnp.zeros(1), (odds + before)[: len(scales) - 1]])
     level = profile[0] - _mean_log_surface(log_terms, terms.centred, arrays)
-    return {name: jnp.exp(value) for name, value in zip(scales, log_terms + level + terms.offset, strict=True)}
+    return {
+        name: jnp.exp(value) for name, value in zip(scales, log_terms + level + terms.offset, strict=True)
+    }
 
 
 def _profile_from_scales(law, scales, sites, arrays) -> Array:

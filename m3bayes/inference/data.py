@@ -60,9 +60,7 @@ def bucket(n: int) -> int:
     return size
 
 
-def canonical(
-    runs: Runs, law: Law, noise: Noise, constants: Mapping[str, float] | None = None
-) -> Canonical:
+def canonical(runs: Runs, law: Law, noise: Noise, constants: Mapping[str, float] | None = None) -> Canonical:
     """Bring runs into canonical form for a law.
 
     ``constants`` are reference quantities in the table's units (as :meth:`Canonical.constants` gives them),
@@ -123,7 +121,9 @@ def unscale(
     law: Law, scaled: Mapping[str, ArrayLike], reference: Mapping[str, ArrayLike]
 ) -> dict[str, jax.Array]:
     """Canonical coefficients from reference-scaled ones (``reference`` holds logs)."""
-    factor = {c.name: jnp.exp(-log_at_reference(law, c.name, scaled, reference)) for c in law.coefficients if c.at}
+    factor = {
+        c.name: jnp.exp(-log_at_reference(law, c.name, scaled, reference)) for c in law.coefficients if c.at
+    }
     return {name: jnp.asarray(scaled[name]) * factor.get(name, 1.0) for name in law.names}
 
 

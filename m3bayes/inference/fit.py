@@ -147,7 +147,7 @@ def fit(
     if not gate.passed and allow == "passed":
         raise NotConvergedError(
             f"the fit of {law.name} to {runs.name} did not converge in {number} attempts: "
-            f"{'; '.join(note.message for note in gate.notes)}; allow=\"flagged\" returns it all the same",
+            f'{"; ".join(note.message for note in gate.notes)}; allow="flagged" returns it all the same',
             result,
         )
     return result

@@ -184,7 +184,9 @@ def _typical(sizes: Array, arrays: Mapping) -> Array:
     return jnp.nanmedian(jnp.where(arrays["weight"] > 0, sizes, jnp.nan))
 
 
-def _projected_scales(law: Law, sites: Mapping[str, Array], arrays: Mapping, delta: Array) -> dict[str, Array]:
+def _projected_scales(
+    law: Law, sites: Mapping[str, Array], arrays: Mapping, delta: Array
+) -> dict[str, Array]:
     """Reference-scaled scales that nearly minimise the sum of absolute relative errors, each at least a small share."""
     names = scale_names(law)
     logs, present = log_shapes(law, sites, arrays)

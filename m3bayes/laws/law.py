@@ -293,7 +293,9 @@ def _check_shapes(candidate: Law) -> None:
         scales = tuple(jax.eval_shape(candidate.shapes, c, x))
         missing = [name for name in scales if name not in c]
         if missing:
-            raise LawError(f"law {candidate.name} has a shape for {missing[0]!r}, but no coefficient of that name")
+            raise LawError(
+                f"law {candidate.name} has a shape for {missing[0]!r}, but no coefficient of that name"
+            )
         jax.eval_shape(candidate.shapes, {name: 1.0 for name in c if name not in scales}, x)
     except KeyError as error:
         raise LawError(

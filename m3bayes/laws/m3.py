@@ -64,13 +64,14 @@ def worth_of_epochs(k: ArrayLike, repetition: ArrayLike) -> Array:
     return jnp.where(k <= 1, k, 1 + decayed)
 
 
-def effective_tokens(c: Coefficients, x: Columns, last_stage: ArrayLike | None = None) -> Array:
-    """D_eff in tokens of target text; ``last_stage`` stands in for r_f in the factor r_f^gamma."""
+def log_effective_tokens(c: Coefficients, x: Columns, last_stage: ArrayLike | None = None) -> Array:
+    """log D_eff, D_eff in tokens of target text; ``last_stage`` stands in for r_f in the factor r_f^gamma."""
+    # in logs throughout: one exponential a term is what makes predictions of a million recipes fast
     r_f = jnp.asarray(x["final_ratio"] if last_stage is None else last_stage)
     Q = jnp.asarray(x["target_tokens"]) * worth_of_epochs(x["epochs"], c["lambda"])
     tau, eta = jnp.asarray(c["tau"]), jnp.asarray(c["eta"])
     S = source_tokens_seen(x)
-    return power(r_f, c["gamma"]) * Q * power(1 + tau * S / (eta * Q), eta)
+    return c["gamma"] * jnp.log(r_f) + jnp.log(Q) + eta * jnp.log1p(tau * S / (eta * Q))
 
 
 def overfitting(c: Coefficients, x: Columns, unique_tokens: ArrayLike | None = None) -> Array:
@@ -78,9 +79,10 @@ def overfitting(c: Coefficients, x: Columns, unique_tokens: ArrayLike | None = N
     k = jnp.asarray(x["epochs"])
     U = x["target_tokens"] if unique_tokens is None else unique_tokens
     repeats = k > 1
-    extra = jnp.where(repeats, k - 1, 1.0)
-    ratio = jnp.asarray(x["params"]) / U
-    size = power(extra, c["delta"]) * power(ratio, c["kappa"]) * power(x["final_ratio"], c["omega"])
+    log_extra = jnp.log(jnp.where(repeats, k - 1, 1.0))
+    log_ratio = jnp.log(jnp.asarray(x["params"]) / U)
+    log_last = jnp.log(jnp.asarray(x["final_ratio"]))
+    size = jnp.exp(c["delta"] * log_extra + c["kappa"] * log_ratio + c["omega"] * log_last)
     return jnp.where(repeats, size, 0.0)
 
 
@@ -104,7 +106,7 @@ def m3(
         return {
             "E": jnp.ones(()),
             "A": power(x["params"], -jnp.asarray(c["alpha"])),
-            "B": power(effective_tokens(c, x, last_stage), -jnp.asarray(c["beta"])),
+            "B": jnp.exp(-jnp.asarray(c["beta"]) * log_effective_tokens(c, x, last_stage)),
             "P": overfitting(c, x, unique),
         }
 
@@ -145,7 +147,7 @@ def m3(
         "m3",
         shapes,
         coefficients,
-        references={"D": Reference(lambda x: jnp.log(effective_tokens(REFERENCE_COEFFICIENTS, x)), tokens=1)},
+        references={"D": Reference(lambda x: log_effective_tokens(REFERENCE_COEFFICIENTS, x), tokens=1)},
         options={key: value for key, value in options.items() if value != defaults[key]},
         source="m3bayes, from what is public of arXiv 2410.12325v2",
         formula="L = E + A N^-alpha + B D_eff^-beta + P (k-1)_+^delta (N/U)^kappa r_f^omega",

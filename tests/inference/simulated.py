@@ -42,7 +42,9 @@ def mixed(rows: int = 80, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def measured(law: Law, truth: dict[str, float], recipes: pd.DataFrame, sigma: float = 0.01, seed: int = 0) -> Runs:
+def measured(
+    law: Law, truth: dict[str, float], recipes: pd.DataFrame, sigma: float = 0.01, seed: int = 0
+) -> Runs:
     """The recipes with losses of a law and normal scatter of the log loss."""
     with jax.enable_x64(True):
         columns = {name: np.asarray(recipes[name]) for name in law.columns}

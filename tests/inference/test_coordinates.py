@@ -88,4 +88,6 @@ def test_prior_draws_are_inside_their_supports():
     sites_of = site_priors(m3(), student_t(), 0)
     drawn = sample_prior(sites_of, jax.random.key(3))
     assert all(bool(sites_of[name].support(value).all()) for name, value in drawn.items())
-    assert all(np.isfinite(biject_to(sites_of[name].support).inv(value)).all() for name, value in drawn.items())
+    assert all(
+        np.isfinite(biject_to(sites_of[name].support).inv(value)).all() for name, value in drawn.items()
+    )

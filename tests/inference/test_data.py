@@ -60,7 +60,9 @@ def test_weights_and_standard_errors():
     assert (canonical(runs, m3(), student_t()).arrays["relative_se"] == 0).all()
 
 
-@pytest.mark.parametrize("law", [chinchilla(), m3(), named("prescriptive"), named("target_ratio")], ids=lambda v: v.name)
+@pytest.mark.parametrize(
+    "law", [chinchilla(), m3(), named("prescriptive"), named("target_ratio")], ids=lambda v: v.name
+)
 def test_coefficients_come_back_in_table_units(law):
     """The loss of canonical coefficients on canonical columns is that of table coefficients on the table."""
     runs = table()

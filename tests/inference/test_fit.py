@@ -43,7 +43,12 @@ def test_agrees_with_numpyro_s_own_sampler(chinchilla_fit):
         table = canonical(chinchilla_fit.runs, law, noise)
         kernel = NUTS(model, dense_mass=True, target_accept_prob=0.9)
         sampler = MCMC(
-            kernel, num_warmup=1000, num_samples=2000, num_chains=4, chain_method="sequential", progress_bar=False
+            kernel,
+            num_warmup=1000,
+            num_samples=2000,
+            num_chains=4,
+            chain_method="sequential",
+            progress_bar=False,
         )
         sampler.run(jax.random.key(0), law, noise, 0, dict(table.arrays))
         oracle = {name: np.asarray(v) for name, v in sampler.get_samples(group_by_chain=True).items()}
@@ -105,7 +110,9 @@ def test_noise_by_group_finds_each_group_s_sigma():
     quiet, loud = chinchilla_runs(40, 0.003).frame(), chinchilla_runs(40, 0.03).frame()
     import pandas as pd
 
-    runs = m3.runs_from_frame(pd.concat([quiet.assign(language="de"), loud.assign(language="fi")], ignore_index=True))
+    runs = m3.runs_from_frame(
+        pd.concat([quiet.assign(language="de"), loud.assign(language="fi")], ignore_index=True)
+    )
     post = m3.fit(runs, m3.laws.chinchilla(), noise=normal(by="language"), **SHORT)
     assert post.groups == ("de", "fi")
     assert post.draws["sigma"].shape == (4, 1000, 2)

@@ -56,7 +56,9 @@ def test_never_worse_than_scipy_from_many_starts(surface):
             for start in range(12):
                 sites = sample_prior(site_priors(surface, student_t(), 0), jax.random.key(start))
                 found = optimize.minimize(
-                    lambda q, arrays=arrays: tuple(np.asarray(v, float) for v in value_and_gradient(q, arrays)),
+                    lambda q, arrays=arrays: tuple(
+                        np.asarray(v, float) for v in value_and_gradient(q, arrays)
+                    ),
                     np.asarray(space.from_sites(sites, arrays)),
                     jac=True,
                     method="L-BFGS-B",

@@ -20,12 +20,15 @@ from tests.inference import simulated
 def runs():
     table = simulated.measured(m3(), simulated.M3, simulated.mixed(30))
     return runs_from_frame(
-        table.frame().assign(language=np.where(np.arange(30) % 2, "de", "fi"), loss_se=0.03, weight=np.arange(30) % 3)
+        table.frame().assign(
+            language=np.where(np.arange(30) % 2, "de", "fi"), loss_se=0.03, weight=np.arange(30) % 3
+        )
     )
 
 
 @pytest.mark.parametrize(
-    "noise", [student_t(), normal(), student_t(by="language"), normal(known=True), student_t("language", True)]
+    "noise",
+    [student_t(), normal(), student_t(by="language"), normal(known=True), student_t("language", True)],
 )
 def test_log_density_is_prior_times_likelihood(noise: Noise):
     law, table = m3(), runs()
@@ -65,7 +68,10 @@ def test_prior_surfaces_are_plausible():
     """laws.md: L / L0 has 5-95 % of about .4 to 2-4 over simulated designs."""
     design = simulated.measured(chinchilla(), simulated.CHINCHILLA, simulated.monolingual(40))
     ratios = np.concatenate(
-        [simulate(m3(), design, jax.random.key(i)).runs["loss"] / np.median(design["loss"]) for i in range(40)]
+        [
+            simulate(m3(), design, jax.random.key(i)).runs["loss"] / np.median(design["loss"])
+            for i in range(40)
+        ]
     )
     low, high = np.quantile(ratios, [0.05, 0.95])
     assert 0.25 < low < 0.7

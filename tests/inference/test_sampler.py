@@ -48,7 +48,9 @@ def test_resumed_chains_are_bit_identical(problem):
     run(problem, store=ChainStore(lambda chain: None, lambda chain, arrays: kept[chain].append(arrays)))
     assert len(kept[0]) == 3  # warm-up, then 250 and 50 draws
     for step in range(3):
-        again = run(problem, store=ChainStore(lambda chain, s=step: kept[chain][s], lambda chain, arrays: None))
+        again = run(
+            problem, store=ChainStore(lambda chain, s=step: kept[chain][s], lambda chain, arrays: None)
+        )
         for chain, expected in zip(again, whole, strict=True):
             np.testing.assert_array_equal(chain.q, expected.q)
             for name, values in expected.statistics.items():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3bayes.laws import atlas, chinchilla, chinchilla_optimum, data_constrained, m3, prescriptive
-from m3bayes.laws.m3 import effective_tokens, worth_of_epochs
+from m3bayes.laws.m3 import log_effective_tokens, worth_of_epochs
 from tests.laws.surfaces import MAIN, coefficients, loss, plausible, recipe, recipes
 
 few = settings(max_examples=20, deadline=None)
@@ -105,14 +105,14 @@ def test_how_far_source_text_can_stand_in(eta):
     """With S fixed and U -> 0: at eta = 1 D_eff tends to tau S, below 1 to nothing."""
     c, S = plausible(m3(), eta=eta), 1e10
     few_tokens = [recipe(target_tokens=U, target_ratio=U / (U + S)) for U in (1e4, 1e2)]
-    D_eff = [float(effective_tokens(c, x)) for x in few_tokens]
+    D_eff = [float(jnp.exp(log_effective_tokens(c, x))) for x in few_tokens]
     if eta == 1:
         assert D_eff == pytest.approx([c["tau"] * S] * 2, rel=1e-4)
     else:
         assert D_eff[1] / D_eff[0] == pytest.approx(100 ** -(1 - eta), rel=1e-3)
     # the first source token is worth tau at any eta
     pure, touch = recipe(target_tokens=1e9), recipe(target_tokens=1e9, target_ratio=1 / (1 + 1e-6))
-    gain = float(effective_tokens(c, touch) - effective_tokens(c, pure))
+    gain = float(jnp.exp(log_effective_tokens(c, touch)) - jnp.exp(log_effective_tokens(c, pure)))
     assert gain == pytest.approx(c["tau"] * 1e9 * 1e-6, rel=1e-4)
 
 
