@@ -88,7 +88,7 @@ def _crossing(flops: Callable[[ArrayLike], Array], C: float | int, unit: float |
 def _root(excess: Callable, log_C: Array, log_D: Array, low: Array, high: Array) -> Array:
     """Newton's method on log cost against log N, nearly a straight line, kept inside a shrinking bracket."""
 
-    def step(_: int, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def step(_: ArrayLike, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         low, high, log_N = state
         value, slope = jax.value_and_grad(excess)(log_N, log_C, log_D)
         low, high = jnp.where(value < 0, log_N, low), jnp.where(value < 0, high, log_N)

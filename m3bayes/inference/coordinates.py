@@ -92,7 +92,9 @@ def coordinates(law: Law, noise: Noise, n_groups: int) -> Coordinates:
 def sample_prior(sites_of: Mapping[str, Distribution], key: Array) -> Sites:
     """One draw of every site from its prior."""
     keys = jax.random.split(key, len(sites_of))
-    return {name: prior.sample(k) for (name, prior), k in zip(sites_of.items(), keys, strict=True)}
+    return {
+        name: jnp.asarray(prior.sample(k)) for (name, prior), k in zip(sites_of.items(), keys, strict=True)
+    }
 
 
 def log_shapes(law: Law, sites: Mapping[str, ArrayLike], arrays: Mapping) -> tuple[Array, Array]:
@@ -108,7 +110,7 @@ def scale_names(law: Law) -> tuple[str, ...]:
     """The scale coefficients of an additive law, in the order of its shapes."""
     if law.shapes is None:
         return ()
-    probe = jax.eval_shape(law.shapes, {name: 1.0 for name in law.names}, {name: 1.0 for name in law.columns})
+    probe = jax.eval_shape(law.shapes, dict.fromkeys(law.names, 1.0), dict.fromkeys(law.columns, 1.0))
     return tuple(name for name in law.names if name in probe)
 
 

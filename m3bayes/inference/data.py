@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,14 +38,14 @@ class Canonical:
     ``scale``   {"params", "tokens", "loss"}: table value of the canonical unit
     """
 
-    arrays: Mapping[str, object]
+    arrays: Mapping[str, Any]
     order: Int[np.ndarray, " run"]
     groups: tuple[str, ...]
     scale: Mapping[str, float]
 
     def constants(self, law: Law) -> dict[str, float]:
         """Reference quantities in the table's units, by name; ``L`` is the median loss."""
-        reference: Mapping[str, float] = self.arrays["reference"]  # type: ignore[assignment]
+        reference = self.arrays["reference"]
         constants = {"L": self.scale["loss"]}
         for name, log_value in reference.items():
             constants[name] = float(np.exp(log_value) * _unit(law, name, self.scale))
@@ -64,7 +65,8 @@ def canonical(runs: Runs, law: Law, noise: Noise, constants: Mapping[str, float]
     """Bring runs into canonical form for a law.
 
     ``constants`` are reference quantities in the table's units (as :meth:`Canonical.constants` gives them),
-    where the prior is that of another table; by default they are taken from these runs. Raises RunTableError when the table lacks a column that the law or the noise reads.
+    where the prior is that of another table; by default they are taken from these runs.
+    Raises RunTableError when the table lacks a column that the law or the noise reads.
     """
     for name in (*law.columns, *((noise.by,) if noise.by else ()), *(("loss_se",) if noise.known else ())):
         if name not in runs.columns:

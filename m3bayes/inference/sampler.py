@@ -97,9 +97,7 @@ def sample(
                 None if store is None else _ChainSlot(store, chain),
             )  # fmt: skip
 
-    with ThreadPoolExecutor(
-        min(len(keys), os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count() or 1)
-    ) as pool:
+    with ThreadPoolExecutor(min(len(keys), os.cpu_count() or 1)) as pool:
         return list(pool.map(run, range(len(keys))))
 
 
@@ -210,7 +208,9 @@ def _pack(state, done: int, qs, statistics) -> dict[str, np.ndarray]:
 def _unpack(template, saved: Mapping[str, np.ndarray]):
     leaves, structure = jax.tree.flatten(template)
     restored = [
-        jax.random.wrap_key_data(saved[f"state{i}"]) if _is_key(leaf) else jnp.asarray(saved[f"state{i}"])
+        jax.random.wrap_key_data(jnp.asarray(saved[f"state{i}"]))
+        if _is_key(leaf)
+        else jnp.asarray(saved[f"state{i}"])
         for i, leaf in enumerate(leaves)
     ]
     return jax.tree.unflatten(structure, restored)

@@ -287,8 +287,8 @@ def _check(candidate: Law) -> None:
 def _check_shapes(candidate: Law) -> None:
     """LawError unless the shapes are of scales the law has, and read only its other coefficients and columns."""
     assert candidate.shapes is not None
-    x = {name: 1.0 for name in candidate.columns}
-    c = {name: 1.0 for name in candidate.names}
+    x = dict.fromkeys(candidate.columns, 1.0)
+    c = dict.fromkeys(candidate.names, 1.0)
     try:
         scales = tuple(jax.eval_shape(candidate.shapes, c, x))
         missing = [name for name in scales if name not in c]

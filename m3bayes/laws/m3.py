@@ -71,7 +71,7 @@ def log_effective_tokens(c: Coefficients, x: Columns, last_stage: ArrayLike | No
     Q = jnp.asarray(x["target_tokens"]) * worth_of_epochs(x["epochs"], c["lambda"])
     tau, eta = jnp.asarray(c["tau"]), jnp.asarray(c["eta"])
     S = source_tokens_seen(x)
-    return c["gamma"] * jnp.log(r_f) + jnp.log(Q) + eta * jnp.log1p(tau * S / (eta * Q))
+    return jnp.asarray(c["gamma"]) * jnp.log(r_f) + jnp.log(Q) + eta * jnp.log1p(tau * S / (eta * Q))
 
 
 def overfitting(c: Coefficients, x: Columns, unique_tokens: ArrayLike | None = None) -> Array:

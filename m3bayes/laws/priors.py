@@ -23,12 +23,12 @@ class _BoundedLogNormal(dist.LogNormal):
         normal = statistics.NormalDist(math.log(median), sd)
         self.ends = normal.cdf(math.log(low)), normal.cdf(math.log(high))
 
-    @dist.constraints.dependent_property(is_discrete=False, event_dim=0)
+    @property
     def support(self):
         return dist.constraints.interval(self.low, self.high)
 
     def log_prob(self, value: ArrayLike, intermediates=None) -> Array:
-        return super().log_prob(value) - math.log(self.ends[1] - self.ends[0])
+        return jnp.asarray(super().log_prob(value)) - math.log(self.ends[1] - self.ends[0])
 
     def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
         assert key is not None

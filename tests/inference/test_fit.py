@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import numpyro
 import pytest
 from numpyro.infer import MCMC, NUTS
 
-import jax
 import m3bayes as m3
 from m3bayes.inference.data import canonical
 from m3bayes.inference.model import model
