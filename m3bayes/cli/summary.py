@@ -9,7 +9,7 @@ from m3bayes.cli.show import frame_table, json_text, notes
 from m3bayes.inference.posterior import Posterior
 from m3bayes.inference.storage import load
 
-SHOWN = ("coefficient", "mean", "sd", "lower", "upper", "ess_bulk", "ess_tail", "r_hat", "unit")
+SHOWN = ("coefficient", "mean", "sd", "median", "lower", "upper", "ess_bulk", "ess_tail", "r_hat", "unit")
 
 
 def add(commands) -> None:

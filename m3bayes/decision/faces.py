@@ -73,6 +73,7 @@ def recipe_at(face: Face, t: Array, cost: Cost) -> dict[str, Array]:
     r = _between(jnp.log(face.r[0]), jnp.log(face.r[1]), t[2])
     last = jnp.log(face.last[:, 0] + face.last[:, 1] * r)
     r_f = _between(last[0], last[1], t[3])
+    r_f = jnp.where(r_f > 1, 1.0, r_f)  # by rounding
     ends = _log_epochs(face.epochs, r)
     k = _between(ends[0], ends[1], t[1])
     # not jnp.clip: it halves the gradient at a tie

@@ -114,7 +114,9 @@ def _first_points(optima: Float[np.ndarray, "draw 4"], random: np.random.Generat
     return np.concatenate([spread, _scatter(some, 4, 0.1, random)])
 
 
-def _scatter(points: Points, copies: int, scale: float, random: np.random.Generator) -> Points:
+def _scatter(
+    points: Points, copies: int, scale: float, random: np.random.Generator
+) -> Float[np.ndarray, "copy 4"]:
     """Normal noise on some coordinates of copies of the points, kept to the box."""
     copied = np.repeat(points, copies, axis=0)
     moved = random.uniform(size=copied.shape) < 0.6

@@ -154,11 +154,11 @@ def best(
         ends = []
         for face, start in zip(faces, starts, strict=True):
             grid_starts = _starts_by_risk(surface, risk, regime, c, extra, face)
-            ends.append(_best_on(surface, risk, c, extra, face, jnp.column_stack([grid_starts, start])))
+            ends.append(_best_on(surface, risk, c, extra, face, np.column_stack([grid_starts, start])))
         least = int(np.argmin([float(point.value) for point, _ in ends]))
         face, (point, _) = faces[least], ends[least]
         point = _descend(surface, risk, c, extra, face, point)
-        point, columns = _best_on(surface, risk, c, extra, face, jnp.tile(point.t[:, None], 4))
+        point, columns = _best_on(surface, risk, c, extra, face, np.tile(point.t[:, None], 6))
         return Best(float(point.value), {n: float(v) for n, v in columns.items()}, face, np.asarray(point.t))
 
 
@@ -175,12 +175,19 @@ def grid(regime: Regime) -> Points:
 
 
 def _starts(points: Points, values: Array) -> Array:
-    """The best points (4, 3, ...) of (point, ...) values: at few epochs, at many, and of all. Overfitting can
-    put a ridge between the first two; they are not at the least epochs, where the slope may be infinite."""
-    epochs = points[:, 1]
-    parts = [(epochs > 0) & (epochs <= 0.5), epochs > 0.5, epochs >= 0]
-    best = [jnp.asarray(np.flatnonzero(part))[jnp.argmin(values[part], axis=0)] for part in parts]
-    return jnp.moveaxis(jnp.asarray(points)[jnp.stack(best)], -1, 0)
+    """The best points (4, 5, ...) of (point, ...) values, in four parts of the grid and of all: overfitting can put a
+    ridge between few epochs and many, and little source text and much can both be an optimum. The four are not at
+    the least epochs, where the slope may be infinite."""
+    k, r = points[:, 1], points[:, 2]
+    if np.ptp(r) > 0:
+        parts = [
+            part & (k > 0) for half in (k <= 0.5, k > 0.5) for part in (half & (r <= 0.5), half & (r > 0.5))
+        ]
+    else:
+        parts = [(k > low) & (k <= low + 0.25) for low in (0.0, 0.25, 0.5, 0.75)]
+    rows = [np.flatnonzero(part) for part in (*parts, k >= 0)]
+    best = jnp.stack([jnp.asarray(some)[jnp.argmin(values[some], axis=0)] for some in rows])
+    return jnp.moveaxis(jnp.asarray(points)[best], -1, 0)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -204,7 +211,7 @@ def _optima_on(surface: Surface, c, extra, face: Face, starts: Array) -> tuple[P
     """Of each draw on one face: the lowest point (4, draw) from (4, start, draw), and the recipe there."""
     of_draws = jax.vmap(lambda c, t: surface.loss(c, extra, face, t), in_axes=(0, 1))
     reached = newton(jax.vmap(partial(of_draws, c), in_axes=1), starts[:, :-1])
-    # the best of all is seldom worth a run: it is one of the other two, or k = 1 of another face
+    # the best of all is seldom worth a run: it is one of the others, or k = 1 of another face
     on_grid = Point(starts[:, -1:], of_draws(c, starts[:, -1])[None])
     t = jnp.concatenate([reached.t, on_grid.t], axis=1)
     point = _lowest(Point(t, jnp.concatenate([reached.value, on_grid.value])))

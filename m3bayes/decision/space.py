@@ -43,7 +43,7 @@ LETTERS = {
 }
 RECIPE = ("params", "epochs", "target_ratio", "final_ratio")
 RATIOS = ("target_ratio", "final_ratio", "last_stage_share")
-ROUNDING = 1e-9
+ROUNDING, TIE = 1e-9, 1e-12
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,8 @@ def space(
     for name, (low, high) in ranges(runs).items():
         asked = (freeze[name], freeze[name]) if name in freeze else bounds.get(name, (None, None))
         result[name] = bound = _bound(name, (low, high), asked, smallest.get(name, 0.0))
-        if bound.low < low * (1 - 1e-12) or bound.high > high * (1 + 1e-12):
+        # written so that a range of NaN is one that any bound goes beyond
+        if not (math.isnan(bound.low) or (bound.low >= low * (1 - TIE) and bound.high <= high * (1 + TIE))):
             said = "none of them had two stages" if math.isnan(low) else f"they had {low:.4g} to {high:.4g}"
             asked_for = f"{name} from {bound.low:.4g} to {bound.high:.4g}"
             notes.append(Note("BOUNDS_WIDENED", f"{asked_for} goes beyond the runs: {said}", (name,)))

@@ -24,7 +24,13 @@ from jaxtyping import Float
 from numpyro.distributions import biject_to, constraints
 
 from m3bayes.errors import FitError
-from m3bayes.inference.coordinates import log_shapes, sample_prior, scale_names
+from m3bayes.inference.coordinates import (
+    _profile_from_scales,
+    _scales_from_profile,
+    log_shapes,
+    sample_prior,
+    scale_names,
+)
 from m3bayes.inference.data import canonical, log_at_reference, to_table_units, unscale
 from m3bayes.inference.mode import non_negative_least_squares
 from m3bayes.inference.model import log_surface
@@ -35,14 +41,18 @@ from m3bayes.runs import Runs
 
 STARTS = 512
 POLISHED = 16
-STEPS = 80
+STEPS = 200
+# a fit is finished when this many steps on end gained next to nothing, with damping changed in between
+IDLE_STEPS = 3
 REWEIGHTED = 3
 # a projected term is at least this share of the surface, so that its log exists
 SMALLEST_SHARE = 1e-3
-# of a log, a logit or an exponent: beyond, a term is gone or the same at all runs but one
-FARTHEST = 20.0
-# tried at every step, in units of the steepest damping that surely descends
-DAMPINGS = (1e-6, 1e-3, 0.03, 0.3, 3.0)
+LONGEST_STEP = 3.0
+DIFFERENCE = 1e-4
+# of the log of a scale, and of all else: beyond, a term is gone or the same at all runs but one
+FARTHEST_SCALE, FARTHEST = 100.0, 20.0
+# tried at every step, in units of the last one that was good. 1 is about what surely descends
+DAMPINGS = (1e-3, 0.1, 1.0, 10.0, 1e3)
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,7 @@ def point_fit(runs: Runs, law: Law | None = None, *, huber: float = 1e-3, seed: 
                 f"law {law.name} gives no finite loss for any of {STARTS} draws of its prior; "
                 "check its formula and the priors of its coefficients"
             )
-        c = unscale(law, _sites(law, q), arrays["reference"])
+        c = unscale(law, _sites(law, q, arrays), arrays["reference"])
     values = to_table_units(law, {name: np.asarray(value) for name, value in c.items()}, table.scale)
     in_order = np.empty(len(runs))
     in_order[table.order] = np.asarray(residuals)[: len(runs)]
@@ -99,20 +109,34 @@ def _bijection(coefficient):
     return biject_to(support if bounded else constraints.real)
 
 
-def _sites(law: Law, q: Array) -> dict[str, Array]:
-    return {c.name: _bijection(c)(value) for c, value in zip(law.coefficients, q, strict=True)}
+def _free(law: Law):
+    scales = scale_names(law)
+    return [c for c in law.coefficients if c.name not in scales]
 
 
-def _q(law: Law, sites: Mapping[str, Array]) -> Array:
-    return jnp.stack([jnp.asarray(_bijection(c).inv(sites[c.name])) for c in law.coefficients])
+def _sites(law: Law, q: Array, arrays: Mapping) -> dict[str, Array]:
+    scales = scale_names(law)
+    sites = {c.name: _bijection(c)(value) for c, value in zip(_free(law), q[len(scales) :], strict=True)}
+    if scales:
+        sites |= _scales_from_profile(law, scales, q[: len(scales)], sites, arrays)
+    return sites
+
+
+def _q(law: Law, sites: Mapping[str, Array], arrays: Mapping) -> Array:
+    scales = scale_names(law)
+    parts = [_profile_from_scales(law, scales, sites, arrays)] if scales else []
+    parts += [jnp.asarray(_bijection(c).inv(sites[c.name]))[None] for c in _free(law)]
+    return jnp.concatenate(parts)
 
 
 @lru_cache(maxsize=32)
 def _search(law: Law):
     """(arrays, delta, key) -> q, objective and residuals of the best fit."""
+    scales = scale_names(law)
+    farthest = np.array([FARTHEST_SCALE] * len(scales) + [FARTHEST] * (len(law.names) - len(scales)))
 
     def residuals(q: Array, arrays: Mapping) -> Array:
-        return arrays["y"] - log_surface(law, _sites(law, q), arrays)
+        return arrays["y"] - log_surface(law, _sites(law, q, arrays), arrays)
 
     def objective(q: Array, arrays: Mapping, delta: Array) -> Array:
         total = jnp.sum(arrays["weight"] * huber_loss(residuals(q, arrays), delta))
@@ -122,7 +146,7 @@ def _search(law: Law):
         sites = sample_prior({c.name: c.prior for c in law.coefficients}, key)
         if law.shapes is not None:
             sites |= _projected_scales(law, sites, arrays, delta)
-        return _q(law, sites)
+        return _q(law, sites, arrays)
 
     def derivatives(q, arrays, delta):
         """Gradient, Hessian, and the Hessian of the parabola that touches the Huber loss from above."""
@@ -131,14 +155,18 @@ def _search(law: Law):
         psi = arrays["weight"] * jnp.clip(r, -delta, delta)
         inside = arrays["weight"] * (jnp.abs(r) <= delta)
         touching = arrays["weight"] * delta / jnp.maximum(jnp.abs(r), delta)
-        bend = jax.hessian(lambda q: psi @ residuals(q, arrays))(q)
+        # of the curvature of the residuals, whose weights stay: by central differences, which compile fast
+        moved = jnp.concatenate([q + DIFFERENCE * jnp.eye(q.size), q - DIFFERENCE * jnp.eye(q.size)])
+        slope = jax.vmap(jax.grad(lambda q: psi @ residuals(q, arrays)))(moved)
+        bend = (slope[: q.size] - slope[q.size :]) / (2 * DIFFERENCE)
+        bend = (bend + bend.T) / 2
         return -J.T @ psi, (J.T * inside) @ J + bend, (J.T * touching) @ J
 
     def polish(q, arrays, delta):
         first = jnp.maximum(delta, 3 * _typical(jnp.abs(residuals(q, arrays)), arrays))
 
         def body(state):
-            q, wide, step, _ = state
+            q, wide, damping, step, idle = state
             g, H, M = derivatives(q, arrays, wide)
             g, H, M = (jnp.where(jnp.isfinite(a).all(), a, 0.0) for a in (g, H, M))
             # unseen coordinates have nothing in M: they get something small and stay where they are
@@ -146,20 +174,24 @@ def _search(law: Law):
 
             def tried(damping):
                 move = -jnp.linalg.solve(H + damping * M, g)
-                move = move * jnp.minimum(1.0, 3.0 / jnp.maximum(jnp.abs(move).max(), 1e-300))
-                return jnp.clip(q + move, -FARTHEST, FARTHEST)
+                move = move * jnp.minimum(1.0, LONGEST_STEP / jnp.maximum(jnp.abs(move).max(), 1e-300))
+                return jnp.clip(q + move, -farthest, farthest)
 
-            candidates = jnp.concatenate([jax.vmap(tried)(jnp.asarray(DAMPINGS)), q[None]])
+            dampings = damping * jnp.asarray(DAMPINGS)
+            candidates = jnp.concatenate([jax.vmap(tried)(dampings), q[None]])
             values = jax.vmap(objective, in_axes=(0, None, None))(candidates, arrays, wide)
             best = jnp.argmin(values)
             gained = values[-1] - values[best]
-            finished = (wide == delta) & (gained <= 1e-10 * values[-1])
-            return candidates[best], jnp.maximum(delta, wide / 2), step + 1, finished
+            small = (wide == delta) & (gained <= 1e-11 * values[-1])
+            idle = jnp.where(small, idle + 1, 0)
+            damping = jnp.clip(jnp.append(dampings, damping * DAMPINGS[-1] ** 2)[best], 1e-6, 1e8)
+            return candidates[best], jnp.maximum(delta, wide / 2), damping, step + 1, idle
 
         def unfinished(state):
-            return (state[2] < STEPS) & ~state[3]
+            return (state[3] < STEPS) & (state[4] < IDLE_STEPS)
 
-        q, _, steps, _ = jax.lax.while_loop(unfinished, body, (q, first, 0, jnp.asarray(False)))
+        state = (q, first, jnp.asarray(1e-2), 0, 0)
+        q, _, _, steps, _ = jax.lax.while_loop(unfinished, body, state)
         return q, objective(q, arrays, delta), steps
 
     @jax.jit

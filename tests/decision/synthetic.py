@@ -21,7 +21,14 @@ TRUTH = {
 CHINCHILLA = {"E": 1.7, "A": 400.0, "B": 410.0, "alpha": 0.34, "beta": 0.28}
 DRAWS = 64  # one number everywhere: what is compiled for one test serves the others
 
-RECIPES = ((1.0, 1.0, None), (0.5, 0.5, None), (0.1, 0.1, None), (0.2, 1.0, 0.0), (0.3, 0.6, 0.0), (0.4, 1.0, 0.1))
+RECIPES = (
+    (1.0, 1.0, None),
+    (0.5, 0.5, None),
+    (0.1, 0.1, None),
+    (0.2, 1.0, 0.0),
+    (0.3, 0.6, 0.0),
+    (0.4, 1.0, 0.1),
+)
 
 
 def runs(unit_params: float = 1.0, unit_tokens: float = 1.0, only: str | None = None) -> Runs:
@@ -135,19 +142,26 @@ def _loss_at(c: Mapping[str, float], space: Space, regime: str, pinned: bool, t:
         f_low, f_high = bound["final_ratio"]
         if regime == "two-stage":
             s_low, s_high = bound["last_stage_share"]
-            f_low, f_high = np.maximum(f_low, r_1 + (r - r_1) / s_high), np.minimum(f_high, r_1 + (r - r_1) / s_low)
+            f_low, f_high = (
+                np.maximum(f_low, r_1 + (r - r_1) / s_high),
+                np.minimum(f_high, r_1 + (r - r_1) / s_low),
+            )
             r_f = _between(f_low, f_high, tf)
         else:
             r_f = r
         source = np.where(r < 1, r / (1 - r) / U, np.inf)  # epochs a source token
         k_low, k_high = bound["epochs"]
-        k_low = np.maximum(np.maximum(k_low, bound["tokens"][0] * r / U), np.nan_to_num(bound["source_tokens"][0] * source))
+        k_low = np.maximum(
+            np.maximum(k_low, bound["tokens"][0] * r / U), np.nan_to_num(bound["source_tokens"][0] * source)
+        )
         k_high = np.minimum(k_high, np.where(r < 1, bound["source_tokens"][1] * source, np.inf))
         k_high = np.minimum(k_high, np.minimum(bound["tokens"][1], paid / bound["params"][0]) * r / U)
         k = np.ones(len(t)) if pinned else _between(k_low, k_high, tk)
         N = _between(bound["params"][0], np.minimum(bound["params"][1], paid * r / (k * U)), tN)
         slack = 1 + 1e-12
-        feasible = (f_low <= r_f * slack) & (r_f <= f_high * slack) & (k_low <= k * slack) & (k <= k_high * slack)
+        feasible = (
+            (f_low <= r_f * slack) & (r_f <= f_high * slack) & (k_low <= k * slack) & (k <= k_high * slack)
+        )
         feasible &= (bound["target_ratio"][0] <= r * slack) & (r <= bound["target_ratio"][1] * slack)
         return np.where(feasible, m3_loss(c, N, U, k, r, r_f), np.inf)
 

@@ -67,7 +67,9 @@ def test_derivatives_of_a_users_cost_agree_with_finite_differences():
 
     x = math.log(1e17)
     slope = jax.grad(lambda x: cost.log_params(x, math.log(1e8), math.log(1.0), math.log(1e15)))
-    assert float(slope(x)) == pytest.approx((log_params(x + step) - log_params(x - step)) / 2 / step, rel=1e-7)
+    assert float(slope(x)) == pytest.approx(
+        (log_params(x + step) - log_params(x - step)) / 2 / step, rel=1e-7
+    )
     bend = (log_params(x + step) - 2 * log_params(x) + log_params(x - step)) / step**2
     assert float(jax.grad(slope)(x)) == pytest.approx(bend, abs=2e-6)
 
