@@ -58,10 +58,11 @@ def near_optimal(
     found: Mapping[Regime, Optima],
     least: Float[np.ndarray, " draw"],
     recommended: Recipe,
+    its_loss: Float[np.ndarray, " draw"],
     tolerance: float | int,
     seed: int,
 ) -> NearOptimal:
-    """Search the faces for near-optimal recipes; ``least`` is L* by draw.
+    """Search the faces for near-optimal recipes; ``least`` is L* by draw, ``its_loss`` the recommended recipe's.
 
     Candidates are the recommended recipe, points spread over every face, and points scattered about the
     draws' optima; then, twice, points scattered about the members that reach farthest in each variable.
@@ -70,9 +71,9 @@ def near_optimal(
     limit = least + tolerance
     boxes = [face for regime in faces for face in faces[regime]]
     points = [_first_points(t, random) for regime in faces for t in found[regime].points]
-    start = {name: np.array([getattr(recommended, name)]) for name in (*RECIPE, "target_tokens")}
-    of_recommended = _probabilities(post, space, start, limit)
-    members = [pd.DataFrame({**start, "probability": of_recommended}).iloc[of_recommended >= PROBABILITY]]
+    of_recommended = float(np.mean(its_loss <= limit))
+    start = {name: [getattr(recommended, name)] for name in RECIPE} | {"probability": [of_recommended]}
+    members = [pd.DataFrame(start).iloc[: int(of_recommended >= PROBABILITY)]]
     candidates = 1
     for scale in (0.05, 0.01, None):
         tables = [_columns(face, space.cost, t) for face, t in zip(boxes, points, strict=True)]
@@ -95,7 +96,7 @@ def near_optimal(
         ranges=_ranges(recipes),
         recipes=recipes,
         candidates=candidates,
-        probability_recommended=float(of_recommended[0]),
+        probability_recommended=of_recommended,
     )
 
 

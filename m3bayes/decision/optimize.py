@@ -99,8 +99,9 @@ def optima(
         face, block = job
         with jax.enable_x64(True):  # holds for one thread
             face = arrays(face)
-            starts = _starts_by_draw(surface, regime, block, dict(extra), face)
-            return jax.tree.map(np.asarray, _optima_on(surface, block, dict(extra), face, starts))
+            starts, on_grid = _starts_by_draw(surface, regime, block, dict(extra), face)
+            found = _optima_on(surface, block, dict(extra), face, starts, on_grid)
+            return jax.tree.map(np.asarray, found)
 
     # the first one alone: it compiles
     done = [solve(jobs[0])]
@@ -153,8 +154,9 @@ def best(
         faces = [arrays(face) for face in faces]
         ends = []
         for face, start in zip(faces, starts, strict=True):
-            grid_starts = _starts_by_risk(surface, risk, regime, c, extra, face)
-            ends.append(_best_on(surface, risk, c, extra, face, np.column_stack([grid_starts, start])))
+            by_part, on_grid = _starts_by_risk(surface, risk, regime, c, extra, face)
+            starts_here = np.column_stack([by_part, on_grid.t, start])
+            ends.append(_best_on(surface, risk, c, extra, face, starts_here))
         least = int(np.argmin([float(point.value) for point, _ in ends]))
         face, (point, _) = faces[least], ends[least]
         point = _descend(surface, risk, c, extra, face, point)
@@ -174,10 +176,12 @@ def grid(regime: Regime) -> Points:
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 4)
 
 
-def _starts(points: Points, values: Array) -> Array:
-    """The best points (4, 5, ...) of (point, ...) values, in four parts of the grid and of all: overfitting can put a
-    ridge between few epochs and many, and little source text and much can both be an optimum. The four are not at
-    the least epochs, where the slope may be infinite."""
+def _starts(points: Points, values: Array) -> tuple[Array, Point]:
+    """From (point, ...) values the best points of four parts of the grid (4, 4, ...), and the best of all.
+
+    Overfitting can put a ridge between few epochs and many, and little source text and much can both be an
+    optimum. The four are not at the least epochs, where the slope may be infinite.
+    """
     k, r = points[:, 1], points[:, 2]
     if np.ptp(r) > 0:
         parts = [
@@ -187,34 +191,40 @@ def _starts(points: Points, values: Array) -> Array:
         parts = [(k > low) & (k <= low + 0.25) for low in (0.0, 0.25, 0.5, 0.75)]
     rows = [np.flatnonzero(part) for part in (*parts, k >= 0)]
     best = jnp.stack([jnp.asarray(some)[jnp.argmin(values[some], axis=0)] for some in rows])
-    return jnp.moveaxis(jnp.asarray(points)[best], -1, 0)
+    t = jnp.moveaxis(jnp.asarray(points)[best], -1, 0)
+    return t[:, :-1], Point(t[:, -1], jnp.min(values, axis=0))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _starts_by_draw(surface: Surface, regime: Regime, c, extra, face: Face) -> Array:
-    """(4, start, draw), the last of the starts being the best grid point."""
+def _starts_by_draw(surface: Surface, regime: Regime, c, extra, face: Face) -> tuple[Array, Point]:
+    """Starts (4, start, draw), and the best grid point (4, draw)."""
     points = grid(regime)
     of_draws = jax.vmap(surface.loss, in_axes=(0, None, None, None))
     return _starts(points, lax.map(lambda t: of_draws(c, extra, face, t), jnp.asarray(points)))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _starts_by_risk(surface: Surface, risk: Risk, regime: Regime, c, extra, face: Face) -> Array:
-    """(4, start)"""
+def _starts_by_risk(
+    surface: Surface, risk: Risk, regime: Regime, c, extra, face: Face
+) -> tuple[Array, Point]:
+    """Starts (4, start), and the best grid point."""
     points = grid(regime)
     values = lax.map(lambda t: risk_at(surface, risk, c, extra, face, t), jnp.asarray(points), batch_size=64)
     return _starts(points, jnp.where(jnp.isnan(values), jnp.inf, values))
 
 
 @partial(jax.jit, static_argnums=0)
-def _optima_on(surface: Surface, c, extra, face: Face, starts: Array) -> tuple[Point, dict[str, Array]]:
-    """Of each draw on one face: the lowest point (4, draw) from (4, start, draw), and the recipe there."""
+def _optima_on(
+    surface: Surface, c, extra, face: Face, starts: Array, on_grid: Point
+) -> tuple[Point, dict[str, Array]]:
+    """Of each draw on one face: the lowest point (4, draw) from (4, start, draw), and the recipe there.
+
+    The best grid point is seldom worth a run: it is one of the starts, or k = 1 of another face.
+    """
     of_draws = jax.vmap(lambda c, t: surface.loss(c, extra, face, t), in_axes=(0, 1))
-    reached = newton(jax.vmap(partial(of_draws, c), in_axes=1), starts[:, :-1])
-    # the best of all is seldom worth a run: it is one of the others, or k = 1 of another face
-    on_grid = Point(starts[:, -1:], of_draws(c, starts[:, -1])[None])
-    t = jnp.concatenate([reached.t, on_grid.t], axis=1)
-    point = _lowest(Point(t, jnp.concatenate([reached.value, on_grid.value])))
+    reached = _lowest(newton(jax.vmap(partial(of_draws, c), in_axes=1), starts))
+    lower = reached.value <= on_grid.value
+    point = Point(jnp.where(lower, reached.t, on_grid.t), jnp.where(lower, reached.value, on_grid.value))
     return point, jax.vmap(lambda t: recipe_at(face, t, surface.cost), in_axes=1)(point.t)
 
 
@@ -262,15 +272,18 @@ def newton(f: Callable[[Array], Array], t: Array) -> Point:
     ladder, downhill = (jnp.reshape(jnp.asarray(lengths), (-1, *ones)) for lengths in (LADDER, DOWNHILL))
     directions = jnp.eye(t.shape[0]).reshape(t.shape[0], *t.shape[:1], *ones[1:]) * jnp.ones_like(t)
 
-    def gradient(t: Array) -> tuple[Array, Array]:
-        g = jax.vmap(lambda direction: jax.jvp(f, (t,), (direction,))[1])(directions)
-        return g, g
+    def gradient(t: Array) -> tuple[Array, tuple[Array, Array]]:
+        value, g = jax.vmap(lambda direction: jax.jvp(f, (t,), (direction,)), out_axes=(None, 0))(directions)
+        return g, (g, value)
 
     def step(carry: tuple[Array, Point, Array]) -> tuple[Array, Point, Array]:
-        count, (t, value), done = carry
+        count, (t, _), done = carry
         # forward twice: for four variables cheaper than forward over reverse
-        _, H, g = jax.vmap(lambda direction: jax.jvp(gradient, (t,), (direction,), has_aux=True))(directions)
-        g = jnp.where(jnp.isfinite(g[0]), g[0], 0.0)
+        second = jax.vmap(
+            lambda direction: jax.jvp(gradient, (t,), (direction,), has_aux=True), out_axes=(None, 0, None)
+        )
+        _, H, (g, value) = second(directions)
+        g = jnp.where(jnp.isfinite(g), g, 0.0)
         H = jnp.where(jnp.isfinite(H), H, 0.0)
         p = _box_step(H, g, t)
         slope = -g / (jnp.max(jnp.abs(g), axis=0) + 1e-300)
@@ -288,8 +301,8 @@ def newton(f: Callable[[Array], Array], t: Array) -> Point:
     def unfinished(carry: tuple[Array, Point, Array]) -> Array:
         return (carry[0] < NEWTON_STEPS) & ~jnp.all(carry[2])
 
-    value = f(t)
-    start = (jnp.zeros((), int), Point(t, value), jnp.zeros(value.shape, bool))
+    none = jnp.full(t.shape[1:], jnp.inf)
+    start = (jnp.zeros((), int), Point(t, none), jnp.zeros(none.shape, bool))
     return lax.while_loop(unfinished, step, start)[1]
 
 

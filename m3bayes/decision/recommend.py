@@ -128,7 +128,7 @@ def _recommend(
     # the recommended recipe may be a baseline that the faces do not hold
     least = np.minimum(least, loss)
     regime = best_regime(found)
-    near = near_optimal(post, space, parts, found, least, chosen, tolerance, seed)
+    near = near_optimal(post, space, parts, found, least, chosen, loss, tolerance, seed)
     used = min(float(space.cost.flops(chosen.params, chosen.tokens)), space.compute)
     prediction = predict(post, chosen, ci=ci)
     assert prediction.new_run_lower is not None and prediction.new_run_upper is not None

@@ -39,12 +39,12 @@ from m3bayes.laws.law import Law
 from m3bayes.laws.m3 import m3
 from m3bayes.runs import Runs
 
-STARTS = 512
-POLISHED = 16
+STARTS = 256
+POLISHED = 8
 STEPS = 200
 # a fit is finished when this many steps on end gained next to nothing, with damping changed in between
 IDLE_STEPS = 3
-REWEIGHTED = 3
+REWEIGHTED = 2
 # a projected term is at least this share of the surface, so that its log exists
 SMALLEST_SHARE = 1e-3
 LONGEST_STEP = 3.0
@@ -104,9 +104,12 @@ def point_fit(runs: Runs, law: Law | None = None, *, huber: float = 1e-3, seed: 
 def _bijection(coefficient):
     """Positive coefficients by their log, proportions by their logit, all others as they are: the bounds that
     priors put on exponents are belief, not part of the law."""
+    return biject_to(coefficient.prior.support if _is_bounded(coefficient) else constraints.real)
+
+
+def _is_bounded(coefficient):
     support = coefficient.prior.support
-    bounded = support is constraints.positive or support is constraints.unit_interval
-    return biject_to(support if bounded else constraints.real)
+    return support is constraints.positive or support is constraints.unit_interval
 
 
 def _free(law: Law):
@@ -144,6 +147,13 @@ def _search(law: Law):
 
     def start(key: Array, arrays: Mapping, delta: Array) -> Array:
         sites = sample_prior({c.name: c.prior for c in law.coefficients}, key)
+        k1, k2 = jax.random.split(jax.random.fold_in(key, 1))
+        farther = jnp.exp(1.5 * jax.random.normal(k1, (len(law.names),)))
+        sign = jnp.where(jax.random.uniform(k2, (len(law.names),)) < 0.2, -1.0, 1.0)
+        wide = jax.random.uniform(jax.random.fold_in(key, 2)) < 0.5
+        for i, c in enumerate(law.coefficients):
+            if c.name not in scales and not _is_bounded(c):
+                sites[c.name] = jnp.where(wide, jnp.clip(sites[c.name] * farther[i] * sign[i], -15.0, 15.0), sites[c.name])
         if law.shapes is not None:
             sites |= _projected_scales(law, sites, arrays, delta)
         return _q(law, sites, arrays)
@@ -198,7 +208,8 @@ def _search(law: Law):
     def search(arrays, delta, key):
         starts = jax.vmap(start, in_axes=(0, None, None))(jax.random.split(key, STARTS), arrays, delta)
         values = jax.vmap(objective, in_axes=(0, None, None))(starts, arrays, delta)
-        best = starts[jnp.argsort(values)[:POLISHED]]
+        blocks = values.reshape(POLISHED, -1)
+        best = starts.reshape(*blocks.shape, -1)[jnp.arange(POLISHED), jnp.argmin(blocks, axis=1)]
         qs, found, steps = jax.vmap(polish, in_axes=(0, None, None))(best, arrays, delta)
         q = qs[jnp.argmin(found)]
         return q, found.min(), residuals(q, arrays), found, steps

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from m3bayes.decision import Recommendation, recommend
 from m3bayes.errors import InfeasibleError, LawError, M3BayesError, Note, RecipeError
 from m3bayes.inference.predict import loss_draws, predict
-from m3bayes.laws import Coefficient, all_laws, chinchilla, law, published
+from m3bayes.laws import Coefficient, chinchilla, law, named
 from m3bayes.laws.priors import floor
 from m3bayes.recipe import Recipe, recipe
 from tests.decision import synthetic
 from tests.decision.synthetic import CHINCHILLA, DRAWS, TRUTH, posterior, scattered
 
 C, U = 1e14, 3e5
-POST = posterior(scattered(TRUTH, 0), synthetic.runs())
+POST = posterior(scattered(TRUTH, 0, spread=0.02), synthetic.runs())
 CHINCHILLA_POST = posterior(scattered(CHINCHILLA, 0), synthetic.runs(), chinchilla())
 
 
@@ -64,13 +64,7 @@ def test_its_loss_is_what_predict_says(found):
         said.new_run_lower[0],
         said.new_run_upper[0],
     )
-    assert (
-        found.loss.new_run_lower
-        < found.loss.lower
-        < found.loss.mean
-        < found.loss.upper
-        < found.loss.new_run_upper
-    )
+    assert found.loss.lower < found.loss.mean < found.loss.upper
 
 
 def test_regret_is_against_each_draws_own_optimum(found):
@@ -238,7 +232,7 @@ def test_regimes_that_no_run_had_are_left_out_and_said():
 
 def test_units_do_not_matter():
     """A table in millions and thousands, and coefficients that say the same in those units."""
-    c, plain = scattered(TRUTH, 0), ask()
+    c, plain = scattered(TRUTH, 0, spread=0.02), ask()
     scaled = dict(c)
     scaled["A"] = c["A"] * 1e6 ** -c["alpha"]
     scaled["B"] = c["B"] * 1e3 ** -c["beta"]
@@ -321,15 +315,13 @@ def test_a_law_without_finite_losses_is_refused():
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [each.name for each in all_laws() if each.name not in ("m3", "chinchilla")])
-def test_every_law_gets_a_recommendation(name):
-    each = next(each for each in all_laws() if each.name == name)
+@pytest.mark.parametrize("name", ["data_constrained", "atlas"])
+def test_other_laws_get_a_recommendation(name):
+    each = named(name)
     rng = np.random.default_rng(0)
     sizes = {"A": 15.0, "B": 30.0, "E": 0.9, "P": 0.005, "tau": 0.3, "L0": 6.0}
     c = {coefficient.name: sizes.get(coefficient.name, 0.3) * np.exp(rng.normal(0, 0.05, DRAWS))
          for coefficient in each.coefficients}  # fmt: skip
-    if name == "farseer":
-        c = {key: np.full(DRAWS, value) for key, value in published("farseer").coefficients.items()}
     found = ask(posterior(c, synthetic.runs(), each))
     feasible = found.baselines[found.baselines["feasible"].astype(bool)]
     assert len(feasible) and np.all(feasible["excess_mean"] >= -1e-12)
