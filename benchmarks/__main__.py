@@ -1,12 +1,52 @@
-"""`make bench`: every benchmark in turn, results under benchmarks/results/."""
+"""`make bench`: P1, P2, P3 and P5 in turn, each in a process of its own; results in benchmarks/results/.
+
+    python -m benchmarks [NAME ...]
+
+Every benchmark prints a table and ends with one line of JSON, {figure: result}. Others of this folder
+(calibration, real_tables) take long or need tables that are not here, and run by themselves.
+"""
 
 from __future__ import annotations
 
-import runpy
+import argparse
+import json
+import subprocess
 import sys
+import time
 
-BENCHMARKS = ("prediction", "calibration")
+from benchmarks import report
 
-for name in BENCHMARKS:
-    sys.argv = [f"benchmarks.{name}"]
-    runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+BENCHMARKS = ("posterior", "cold_start", "point_fits", "prediction")
+
+
+def run(name: str) -> None:
+    """Run one benchmark, show what it prints and keep its result."""
+    begun = time.perf_counter()
+    command = [sys.executable, "-u", "-m", f"benchmarks.{name}"]
+    last = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("{"):
+                last = line
+            else:
+                print(line, end="", flush=True)
+    if process.returncode or not last:
+        raise SystemExit(f"benchmarks.{name} ended with exit code {process.returncode}")
+    ((figure, result),) = json.loads(last).items()
+    report.keep(name, figure, result, time.perf_counter() - begun)
+    print()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "names", nargs="*", choices=(*BENCHMARKS, []), metavar="NAME", help=", ".join(BENCHMARKS)
+    )
+    for name in parser.parse_args().names or BENCHMARKS:
+        run(name)
+    print(report.write())
+
+
+if __name__ == "__main__":
+    main()

@@ -4,10 +4,10 @@
                                                                              delta (|e| - delta / 2) beyond
 
 (Hoffmann et al. 2022, section 3.3, delta = 1e-3.) There are no priors and no bounds but those of the formulas:
-scales and rates are positive, proportions lie in (0, 1), exponents are free. The usual way is L-BFGS from
-thousands of starts. Here the scales E, A, B, P of many starts are found by linear algebra (variable projection,
-reweighted to be robust) and the best few are polished by Newton's method, all at once: first for a wide delta,
-which is smooth, then for ever smaller ones.
+scales and rates are positive, proportions lie in (0, 1), exponents may have either sign. The usual way is L-BFGS
+from thousands of starts. Here the scales E, A, B, P of some hundred starts are found by linear algebra (variable
+projection, reweighted to be robust), and the best few are polished together by Newton's method in the profile
+coordinates of ``coordinates.py``: first for a wide delta, which is smooth, then for ever smaller ones.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float
 from numpyro.distributions import biject_to, constraints
+from numpyro.distributions.transforms import Transform
 
 from m3bayes.errors import FitError
 from m3bayes.inference.coordinates import (
@@ -35,7 +37,7 @@ from m3bayes.inference.data import canonical, log_at_reference, to_table_units, 
 from m3bayes.inference.mode import non_negative_least_squares
 from m3bayes.inference.model import log_surface
 from m3bayes.inference.noise import normal
-from m3bayes.laws.law import Law
+from m3bayes.laws.law import Coefficient, Law
 from m3bayes.laws.m3 import m3
 from m3bayes.runs import Runs
 
@@ -49,16 +51,17 @@ REWEIGHTED = 2
 SMALLEST_SHARE = 1e-3
 LONGEST_STEP = 3.0
 DIFFERENCE = 1e-4
-# of the log of a scale, and of all else: beyond, a term is gone or the same at all runs but one
+# of a profile coordinate of the scales, and of all else. Beyond, a term is gone or is the same at all runs but
+# one, and coefficients in the table's units would not fit into a float
 FARTHEST_SCALE, FARTHEST = 100.0, 20.0
-# tried at every step, in units of the last one that was good. 1 is about what surely descends
+# tried at every step, times the damping that was best in the last one; 1 is about what surely descends
 DAMPINGS = (1e-3, 0.1, 1.0, 10.0, 1e3)
 
 
 @dataclass(frozen=True)
 class PointFit:
-    """``coefficients`` in the table's units, the ``objective`` (natural-log units squared), and ``residuals``
-    (run,): log of the measured loss minus log of the law's."""
+    """``coefficients`` in the table's units, the ``objective`` at them for this ``huber`` (natural-log units), and
+    ``residuals`` (run,), log of the measured loss minus log of the law's, in the table's order."""
 
     law: Law
     coefficients: Mapping[str, float]
@@ -77,108 +80,84 @@ def point_fit(runs: Runs, law: Law | None = None, *, huber: float = 1e-3, seed: 
 
     ``huber`` is delta, in natural-log units; 1e-3 is next to least absolute deviations. Rows count by the
     table's ``weight``. Coefficients that the runs do not depend on stay at a draw from their prior, and where a
-    term vanishes or an exponent runs away the last value met is given: compare objectives, not coefficients.
-    Raises RunTableError (a column that the law reads is missing) and FitError (huber not positive, or no
-    finite loss from any start).
+    term vanishes or an exponent runs away (it stops at 20) the last value met is given: compare objectives, not
+    coefficients. Raises RunTableError (a column that the law reads is missing) and FitError (huber not
+    positive, or no finite loss from any start).
     """
     law = m3() if law is None else law
     if not huber > 0:
         raise FitError(f"huber is {huber}; give a positive width in natural-log units, as 1e-3")
     with jax.enable_x64(True):
         table = canonical(runs, law, normal())
-        arrays = dict(table.arrays)
-        q, objective, residuals, *_ = _search(law)(arrays, float(huber), jax.random.key(seed))
-        if not np.isfinite(objective):
-            raise FitError(
-                f"law {law.name} gives no finite loss for any of {STARTS} draws of its prior; "
-                "check its formula and the priors of its coefficients"
-            )
-        c = unscale(law, _sites(law, q, arrays), arrays["reference"])
-    values = to_table_units(law, {name: np.asarray(value) for name, value in c.items()}, table.scale)
+        found = _search(law)(dict(table.arrays), float(huber), jax.random.key(seed))
+        c, objective, residuals = jax.tree.map(np.asarray, found)
+    if not np.isfinite(objective):
+        raise FitError(
+            f"law {law.name} gives no finite loss for any of {STARTS} draws of its prior; "
+            "check its formula and the priors of its coefficients"
+        )
+    values = to_table_units(law, c, table.scale)
     in_order = np.empty(len(runs))
-    in_order[table.order] = np.asarray(residuals)[: len(runs)]
+    in_order[table.order] = residuals[: len(runs)]
     coefficients = {name: float(value) for name, value in values.items()}
-    return PointFit(law, coefficients, float(objective), huber, in_order)
-
-
-def _bijection(coefficient):
-    """Positive coefficients by their log, proportions by their logit, all others as they are: the bounds that
-    priors put on exponents are belief, not part of the law."""
-    return biject_to(coefficient.prior.support if _is_bounded(coefficient) else constraints.real)
-
-
-def _is_bounded(coefficient):
-    support = coefficient.prior.support
-    return support is constraints.positive or support is constraints.unit_interval
-
-
-def _free(law: Law):
-    scales = scale_names(law)
-    return [c for c in law.coefficients if c.name not in scales]
-
-
-def _sites(law: Law, q: Array, arrays: Mapping) -> dict[str, Array]:
-    scales = scale_names(law)
-    sites = {c.name: _bijection(c)(value) for c, value in zip(_free(law), q[len(scales) :], strict=True)}
-    if scales:
-        sites |= _scales_from_profile(law, scales, q[: len(scales)], sites, arrays)
-    return sites
-
-
-def _q(law: Law, sites: Mapping[str, Array], arrays: Mapping) -> Array:
-    scales = scale_names(law)
-    parts = [_profile_from_scales(law, scales, sites, arrays)] if scales else []
-    parts += [jnp.asarray(_bijection(c).inv(sites[c.name]))[None] for c in _free(law)]
-    return jnp.concatenate(parts)
+    return PointFit(law, coefficients, float(objective), float(huber), in_order)
 
 
 @lru_cache(maxsize=32)
 def _search(law: Law):
-    """(arrays, delta, key) -> q, objective and residuals of the best fit."""
+    """(arrays, delta, key) -> canonical coefficients, objective and residuals of the best fit."""
     scales = scale_names(law)
-    farthest = np.array([FARTHEST_SCALE] * len(scales) + [FARTHEST] * (len(law.names) - len(scales)))
+    free = [c for c in law.coefficients if c.name not in scales]
+    farthest = np.array([FARTHEST_SCALE] * len(scales) + [FARTHEST] * len(free))
+
+    def to_sites(q: Array, arrays: Mapping) -> dict[str, Array]:
+        sites = {
+            c.name: jnp.asarray(_bijection(c)(value)) for c, value in zip(free, q[len(scales) :], strict=True)
+        }
+        return sites | (_scales_from_profile(law, scales, q[: len(scales)], sites, arrays) if scales else {})
+
+    def from_sites(sites: Mapping[str, ArrayLike], arrays: Mapping) -> Array:
+        others = jnp.stack([_bijection(c).inv(sites[c.name]) for c in free])
+        return (
+            jnp.concatenate([_profile_from_scales(law, scales, sites, arrays), others]) if scales else others
+        )
 
     def residuals(q: Array, arrays: Mapping) -> Array:
-        return arrays["y"] - log_surface(law, _sites(law, q, arrays), arrays)
+        return arrays["y"] - log_surface(law, to_sites(q, arrays), arrays)
 
-    def objective(q: Array, arrays: Mapping, delta: Array) -> Array:
+    def objective(q: Array, arrays: Mapping, delta: ArrayLike) -> Array:
         total = jnp.sum(arrays["weight"] * huber_loss(residuals(q, arrays), delta))
         return jnp.where(jnp.isfinite(total), total, jnp.inf)
 
-    def start(key: Array, arrays: Mapping, delta: Array) -> Array:
-        sites = sample_prior({c.name: c.prior for c in law.coefficients}, key)
-        k1, k2 = jax.random.split(jax.random.fold_in(key, 1))
-        farther = jnp.exp(1.5 * jax.random.normal(k1, (len(law.names),)))
-        sign = jnp.where(jax.random.uniform(k2, (len(law.names),)) < 0.2, -1.0, 1.0)
-        wide = jax.random.uniform(jax.random.fold_in(key, 2)) < 0.5
-        for i, c in enumerate(law.coefficients):
-            if c.name not in scales and not _is_bounded(c):
-                sites[c.name] = jnp.where(wide, jnp.clip(sites[c.name] * farther[i] * sign[i], -15.0, 15.0), sites[c.name])
-        if law.shapes is not None:
+    def start(key: Array, arrays: Mapping, delta: ArrayLike) -> Array:
+        from_prior, wider = jax.random.split(key)
+        sites = _widened(free, sample_prior({c.name: c.prior for c in law.coefficients}, from_prior), wider)
+        if scales:
             sites |= _projected_scales(law, sites, arrays, delta)
-        return _q(law, sites, arrays)
+        return jnp.clip(from_sites(sites, arrays), -farthest, farthest)
 
-    def derivatives(q, arrays, delta):
+    def derivatives(q: Array, arrays: Mapping, delta: ArrayLike) -> tuple[Array, Array, Array]:
         """Gradient, Hessian, and the Hessian of the parabola that touches the Huber loss from above."""
         r = residuals(q, arrays)
-        J = -jax.jacfwd(residuals)(q, arrays)
-        psi = arrays["weight"] * jnp.clip(r, -delta, delta)
+        J = jax.jacfwd(residuals)(q, arrays)
+        psi = arrays["weight"] * jnp.clip(r, -jnp.asarray(delta), delta)
         inside = arrays["weight"] * (jnp.abs(r) <= delta)
         touching = arrays["weight"] * delta / jnp.maximum(jnp.abs(r), delta)
-        # of the curvature of the residuals, whose weights stay: by central differences, which compile fast
-        moved = jnp.concatenate([q + DIFFERENCE * jnp.eye(q.size), q - DIFFERENCE * jnp.eye(q.size)])
-        slope = jax.vmap(jax.grad(lambda q: psi @ residuals(q, arrays)))(moved)
-        bend = (slope[: q.size] - slope[q.size :]) / (2 * DIFFERENCE)
-        bend = (bend + bend.T) / 2
-        return -J.T @ psi, (J.T * inside) @ J + bend, (J.T * touching) @ J
+        # the curvature of the residuals themselves, by central differences: they compile fast
+        steps = DIFFERENCE * jnp.eye(q.size)
+        slopes = jax.vmap(jax.grad(lambda q: psi @ residuals(q, arrays)))(
+            jnp.concatenate([q + steps, q - steps])
+        )
+        bend = (slopes[: q.size] - slopes[q.size :]) / (2 * DIFFERENCE)
+        derived = psi @ J, (J.T * inside) @ J + (bend + bend.T) / 2, (J.T * touching) @ J
+        return jax.tree.map(lambda a: jnp.where(jnp.isfinite(a).all(), a, 0.0), derived)
 
-    def polish(q, arrays, delta):
-        first = jnp.maximum(delta, 3 * _typical(jnp.abs(residuals(q, arrays)), arrays))
+    def polish(q: Array, arrays: Mapping, delta: ArrayLike) -> tuple[Array, Array]:
+        """Newton's method with damping by the touching parabola; delta is halved at every step to begin with."""
 
         def body(state):
             q, wide, damping, step, idle = state
             g, H, M = derivatives(q, arrays, wide)
-            g, H, M = (jnp.where(jnp.isfinite(a).all(), a, 0.0) for a in (g, H, M))
             # unseen coordinates have nothing in M: they get something small and stay where they are
             M = M + jnp.diag(1e-9 * jnp.diag(M) + 1e-12 * jnp.trace(M) + 1e-300)
 
@@ -191,46 +170,71 @@ def _search(law: Law):
             candidates = jnp.concatenate([jax.vmap(tried)(dampings), q[None]])
             values = jax.vmap(objective, in_axes=(0, None, None))(candidates, arrays, wide)
             best = jnp.argmin(values)
-            gained = values[-1] - values[best]
-            small = (wide == delta) & (gained <= 1e-11 * values[-1])
-            idle = jnp.where(small, idle + 1, 0)
-            damping = jnp.clip(jnp.append(dampings, damping * DAMPINGS[-1] ** 2)[best], 1e-6, 1e8)
-            return candidates[best], jnp.maximum(delta, wide / 2), damping, step + 1, idle
+            idled = (wide == delta) & (values[-1] - values[best] <= 1e-11 * values[-1])
+            # where no step descends, the next are shorter than all of these
+            damping = jnp.append(dampings, damping * DAMPINGS[-1] ** 2)[best]
+            return (
+                candidates[best],
+                jnp.maximum(delta, wide / 2),
+                jnp.clip(damping, 1e-6, 1e8),
+                step + 1,
+                jnp.where(idled, idle + 1, 0),
+            )
 
         def unfinished(state):
             return (state[3] < STEPS) & (state[4] < IDLE_STEPS)
 
-        state = (q, first, jnp.asarray(1e-2), 0, 0)
-        q, _, _, steps, _ = jax.lax.while_loop(unfinished, body, state)
-        return q, objective(q, arrays, delta), steps
+        sizes = jnp.where(arrays["weight"] > 0, jnp.abs(residuals(q, arrays)), jnp.nan)
+        wide = jnp.maximum(delta, 3 * jnp.nan_to_num(jnp.nanmedian(sizes)))
+        q, *_ = jax.lax.while_loop(unfinished, body, (q, wide, jnp.asarray(1e-2), 0, 0))
+        return q, objective(q, arrays, delta)
 
     @jax.jit
     def search(arrays, delta, key):
-        starts = jax.vmap(start, in_axes=(0, None, None))(jax.random.split(key, STARTS), arrays, delta)
+        keys = jax.random.split(key, STARTS)
+        starts = jax.vmap(start, in_axes=(0, None, None))(keys, arrays, delta)
         values = jax.vmap(objective, in_axes=(0, None, None))(starts, arrays, delta)
-        blocks = values.reshape(POLISHED, -1)
-        best = starts.reshape(*blocks.shape, -1)[jnp.arange(POLISHED), jnp.argmin(blocks, axis=1)]
-        qs, found, steps = jax.vmap(polish, in_axes=(0, None, None))(best, arrays, delta)
+        # the best of each of a few lots, rather than the best few, which are often alike
+        lots = values.reshape(POLISHED, -1)
+        best = starts.reshape(*lots.shape, -1)[jnp.arange(POLISHED), jnp.argmin(lots, axis=1)]
+        qs, found = jax.vmap(polish, in_axes=(0, None, None))(best, arrays, delta)
         q = qs[jnp.argmin(found)]
-        return q, found.min(), residuals(q, arrays), found, steps
+        c = unscale(law, to_sites(q, arrays), arrays["reference"])
+        return c, found.min(), residuals(q, arrays)
 
     return search
 
 
-def huber_loss(residual: Array, delta: Array) -> Array:
+def huber_loss(residual: ArrayLike, delta: ArrayLike) -> Array:
     """e^2 / 2 up to delta, delta (|e| - delta / 2) beyond."""
     size = jnp.abs(residual)
-    return jnp.where(size <= delta, residual**2 / 2, delta * (size - delta / 2))
+    return jnp.where(size <= delta, size**2 / 2, delta * (size - delta / 2))
 
 
-def _typical(sizes: Array, arrays: Mapping) -> Array:
-    return jnp.nanmedian(jnp.where(arrays["weight"] > 0, sizes, jnp.nan))
+def _is_bounded(coefficient: Coefficient) -> bool:
+    """Positive ones and proportions; the bounds that priors put on exponents are belief, not part of the law."""
+    support = coefficient.prior.support
+    return support is constraints.positive or support is constraints.unit_interval
+
+
+def _bijection(coefficient: Coefficient) -> Transform:
+    return biject_to(coefficient.prior.support if _is_bounded(coefficient) else constraints.real)
+
+
+def _widened(free: list[Coefficient], sites: dict[str, Array], key: Array) -> dict[str, Array]:
+    """One start in two has its exponents made larger or smaller by some e-folds, one exponent in five negative."""
+    is_wide, by, negative = jax.random.split(key, 3)
+    factors = jnp.exp(1.5 * jax.random.normal(by, (len(free),)))
+    factors = jnp.where(jax.random.uniform(negative, factors.shape) < 0.2, -factors, factors)
+    factors = jnp.where(jax.random.bernoulli(is_wide), factors, 1.0)
+    exponents = {c.name: f for c, f in zip(free, factors, strict=True) if not _is_bounded(c)}
+    return sites | {name: sites[name] * factor for name, factor in exponents.items()}
 
 
 def _projected_scales(
-    law: Law, sites: Mapping[str, Array], arrays: Mapping, delta: Array
+    law: Law, sites: Mapping[str, Array], arrays: Mapping, delta: ArrayLike
 ) -> dict[str, Array]:
-    """Reference-scaled scales that nearly minimise the sum of absolute relative errors, each at least a small share."""
+    """Reference-scaled scales with nearly the least absolute relative errors, each at least a small share."""
     names = scale_names(law)
     logs, present = log_shapes(law, sites, arrays)
     relative = jnp.where(present, jnp.exp(logs - arrays["y"][:, None]), 0.0)

@@ -1,0 +1,227 @@
+"""What is common to the benchmarks: the machine, and one table of all results.
+
+    python -m benchmarks.report
+
+writes benchmarks/results/README.md from the JSON files beside it and prints it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from m3bayes.files import write_text
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("m3bayes", "jax", "numpyro", "numpy", "scipy", "nutpie", "pymc", "numba")
+
+
+class Row(NamedTuple):
+    """A line of the table; ``met`` is None where there is no target."""
+
+    figure: str
+    what: str
+    target: str
+    measured: str
+    beside: str
+    met: bool | None
+
+
+def spread_of(seconds: Sequence[float] | np.ndarray) -> list[float]:
+    """Smallest and largest."""
+    return [float(np.min(seconds)), float(np.max(seconds))]
+
+
+def machine() -> dict[str, str]:
+    """Where and with what the figures were made."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "absent"
+    return {
+        "date": date.today().isoformat(),
+        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+def keep(name: str, figure: str, result: object, seconds: float) -> None:
+    """Write the result of benchmark module ``name`` with the machine it was made on."""
+    RESULTS.mkdir(exist_ok=True)
+    record = {"figure": figure, "machine": machine(), "benchmark_seconds": seconds, "result": result}
+    write_text(RESULTS / f"{name}.json", json.dumps(record, indent=1) + "\n")
+
+
+def write() -> str:
+    """The table of all kept results, also written to benchmarks/results/README.md."""
+    kept = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        record = json.loads(path.read_text())
+        if isinstance(record, dict) and record.get("figure") in ROWS:
+            kept[record["figure"]] = record
+    rows = [row for figure in sorted(kept) for row in ROWS[figure](kept[figure]["result"])]
+    text = "\n".join(
+        [
+            "# Speed, beside the tools one would otherwise use",
+            "",
+            "Written by `make bench`. Both sides of a ratio were timed one after the other in one run; how is in the",
+            "text of each module of `benchmarks/`. Times are wall time; medians where a figure was repeated.",
+            "",
+            "| | what | target | measured | beside it | met |",
+            "|---|---|---|---|---|---|",
+            *(f"| {' | '.join((*row[:5], {True: 'yes', False: 'no', None: ''}[row.met]))} |" for row in rows),
+            "",
+            *_where(kept),
+        ]
+    )
+    write_text(RESULTS / "README.md", text + "\n")
+    return text
+
+
+def _where(kept: dict) -> list[str]:
+    """One paragraph for every machine and day."""
+    by_place: dict[str, list[str]] = {}
+    for figure, record in sorted(kept.items()):
+        place = ", ".join(
+            f"{value}" if name in ("date", "processor", "system") else f"{name} {value}"
+            for name, value in record["machine"].items()
+        )
+        by_place.setdefault(place, []).append(figure)
+    return [f"{', '.join(figures)}: {place}." for place, figures in by_place.items()]
+
+
+def _processor() -> str:
+    if Path("/proc/cpuinfo").exists():
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown processor"
+
+
+# ---- one function a figure ---------------------------------------------------------------------
+
+
+def _posterior_rows(result: dict) -> list[Row]:
+    by_name = {row["sampler"]: row for row in result["samplers"]}
+    ours = by_name["m3bayes, fit"]
+    alone = by_name["m3bayes, sampler"]
+    default = by_name["numpyro, default"]
+    nutpie = by_name["nutpie, low rank"]
+    best = min((r for n, r in by_name.items() if n.startswith("numpyro, best")), key=lambda r: r["seconds"])
+
+    def beside(row: dict) -> str:
+        return (
+            f"{row['seconds']:.2f} s, {row['ess_a_second']:,.0f} ESS/s, "
+            f"{row['leapfrogs_a_draw']:.1f} leapfrogs a draw"
+        )
+
+    size = f"posterior, {result['runs']} runs, {result['chains']} x {result['draws']} draws"
+    seconds, ess = result["target_seconds"], result["target_ess_a_second"]
+    rows = []
+    for label, row in (("whole fit()", ours), ("sampler alone", alone)):
+        met = row["seconds"] <= seconds and row["ess_a_second"] >= ess
+        rows.append(Row("P1", f"{size}: {label}", f"<= {seconds} s, >= {ess:,} ESS/s", beside(row), "", met))
+    for label, row, least in (
+        (best["sampler"], best, 10.0),
+        ("numpyro, default", default, 100.0),
+        ("nutpie, low rank", nutpie, 1.0),
+    ):
+        of_fit = ours["ess_a_second"] / row["ess_a_second"]
+        of_sampler = alone["ess_a_second"] / row["ess_a_second"]
+        rows.append(
+            Row(
+                "P1",
+                f"ESS/s over that of {label}",
+                f">= {least:g}x",
+                f"{of_fit:.1f}x whole fit(), {of_sampler:.1f}x sampler alone",
+                f"{beside(row)}, median of {row['repeats']}",
+                of_fit >= least,
+            )
+        )
+    return rows
+
+
+def _cold_rows(result: list[dict]) -> list[Row]:
+    return [
+        Row(
+            "P2",
+            f"process start to {row['draws']} draws, {row['law']}, {row['cache']} cache",
+            f"<= {row['target_seconds']:g} s",
+            f"{row['seconds']:.1f} s ({row['import']:.1f} import, {row['fit']:.1f} fit)",
+            f"{row['attempts']} attempt(s), {row['verdict']}",
+            row["seconds"] <= row["target_seconds"],
+        )
+        for row in result
+    ]
+
+
+def _point_fit_rows(result: dict) -> list[Row]:
+    speed, worse = result["speed"], result["objectives"]
+    return [
+        Row(
+            "P3",
+            f"point fit, {speed['runs']} runs, warm",
+            f"<= {speed['target_seconds'] * 1e3:.0f} ms, >= {speed['target_ratio']}x",
+            f"{speed['seconds'] * 1e3:.0f} ms, {speed['scipy_seconds'] / speed['seconds']:,.0f}x",
+            f"scipy, {speed['scipy_starts']} starts: {speed['scipy_seconds']:.0f} s, scaled up from "
+            f"{speed['scipy_starts_timed']}",
+            speed["seconds"] <= speed["target_seconds"]
+            and speed["scipy_seconds"] / speed["seconds"] >= speed["target_ratio"],
+        ),
+        *(
+            Row(
+                "P3",
+                f"objective never worse than scipy's by more than 1e-6, {row['tables']} {row['kind']} tables",
+                "0 worse",
+                f"{row['worse']} worse (by {row['largest_excess']:.1e} at most), {row['better']} better",
+                row["scipy"],
+                row["worse"] == 0,
+            )
+            for row in worse
+        ),
+    ]
+
+
+def _prediction_rows(result: list[dict]) -> list[Row]:
+    return [
+        Row(
+            "P5",
+            f"{row['recipes']:,} recipes x {row['draws']} draws: mean, sd, 5 and 95 %, {row['law']}",
+            f"<= {row['target_seconds']:g} s, <= {row['target_GiB']:g} GiB",
+            f"{row['seconds']:.1f} s, {row['peak_GiB']:.2f} GiB",
+            f"numpy {row['numpy_us_a_recipe']:.0f} us a recipe, {row['numpy_over_ours']:.1f}x ours",
+            row["seconds"] <= row["target_seconds"] and row["peak_GiB"] <= row["target_GiB"],
+        )
+        for row in result
+    ]
+
+
+def _optimum_rows(result: object) -> list[Row]:
+    """P6's module gives finished lines: {"what", "target", "measured", "beside", "met"}."""
+    assert isinstance(result, list)
+    return [Row("P6", r["what"], r["target"], r["measured"], r["beside"], r["met"]) for r in result]
+
+
+ROWS: dict[str, Callable[..., list[Row]]] = {
+    "P1": _posterior_rows,
+    "P2": _cold_rows,
+    "P3": _point_fit_rows,
+    "P5": _prediction_rows,
+    "P6": _optimum_rows,
+}
+
+
+if __name__ == "__main__":
+    print(write())
