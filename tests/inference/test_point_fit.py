@@ -44,5 +44,5 @@ def test_never_worse_than_scipy_from_many_starts():
 
 def test_a_width_that_is_not_positive_is_refused():
     runs = simulated.measured(chinchilla(), simulated.CHINCHILLA, simulated.monolingual(20))
-    with pytest.raises(FitError, match="huber is 0.0"):
+    with pytest.raises(FitError, match=r"huber is 0\.0"):
         point_fit(runs, chinchilla(), huber=0.0)
