@@ -1,0 +1,88 @@
+"""The table that a sweep writes: one row a finished run, each put there in one step.
+
+| column | meaning | unit |
+|---|---|---|
+| run, block, language | as in the plan; source is the name of the source text | - |
+| params, target_tokens, epochs, target_ratio, final_ratio, first_ratio | what was trained | as in m3bayes.runs |
+| loss, source_loss | held-out losses at the end; blank where the run diverged | nats a token |
+| tokens, first_stage_tokens, last_stage_tokens | all tokens, and those of two stages (first blank at one) | tokens |
+| flops | head and attention counted, see model.Shape.flops | FLOP |
+| lr, weight_decay, decay, steps | peak learning rate, and how it falls | - |
+| subset, seed | seeds of the choice of target text, of weights and order | - |
+| status | ok, or diverged | - |
+| seconds | wall time; of runs trained side by side each has its share | s |
+| device, versions, corpus, date | where, with what, on which text (first digits of its sha256), when | - |
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from m3bayes.errors import M3BayesError, RunTableError
+from m3bayes.files import write_text
+
+COLUMNS = (
+    "run", "block", "language", "source", "params", "target_tokens", "epochs", "target_ratio", "final_ratio",
+    "first_ratio", "loss", "source_loss", "tokens", "first_stage_tokens", "last_stage_tokens", "flops", "lr",
+    "weight_decay", "decay", "steps", "subset", "seed", "status", "seconds", "device", "versions", "corpus", "date",
+)  # fmt: skip
+
+Row = Mapping[str, object]
+
+
+def read_results(path: Path) -> list[dict[str, str]]:
+    """The rows written so far, as text; none where there is no file. Raises RunTableError."""
+    if not path.exists():
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows = list(reader)
+            found = tuple(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RunTableError(f"{path} cannot be read as a sweep's table: {error}") from error
+    if found != COLUMNS:
+        odd = sorted(set(found) ^ set(COLUMNS))
+        raise RunTableError(
+            f"{path} is not the table of a sweep (columns {', '.join(odd) or 'in another order'}): "
+            "give another --out, or the table that an earlier sweep wrote"
+        )
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():
+            raise RunTableError(f"{path}: row {number} does not have {len(COLUMNS)} cells; remove it")
+    return rows
+
+
+def append(path: Path, rows: Sequence[Row]) -> None:
+    """Put ``rows`` at the end of the table in one step: after a kill it has all of them or none."""
+    text = io.StringIO()
+    writer: csv.DictWriter[str] = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([*read_results(path), *rows])
+    write_text(path, text.getvalue())
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Hold the table for one sweep; raises M3BayesError where another holds it. A kill lets go of it."""
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise M3BayesError(f"{path} cannot be written: {error.strerror}; choose another --out") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise M3BayesError(
+                f"{path} is being written by another sweep; wait for it, or give another --out"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
