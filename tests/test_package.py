@@ -15,7 +15,8 @@ import pytest
 
 import m3bayes
 from m3bayes import laws
-from m3bayes.data import demo_runs, demo_truth
+from m3bayes.data import demo_runs, demo_truth, pilot_runs
+from m3bayes.pilot.plan import read_plan
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -66,6 +67,28 @@ def test_the_embedded_table_scatters_about_its_truth_as_stated():
     assert abs(scatter.mean()) < 3 * scatter.std() / np.sqrt(len(scatter))
 
 
+def test_the_measured_table_varies_everything_in_every_language():
+    runs = pilot_runs()
+    assert "simulated" not in set(runs["source"])
+    assert set(runs["status"]) == {"ok"}
+    assert len(set(runs["run"])) == len(runs)
+    for language in ("de", "ja", "fr"):
+        some = runs.where(f"language == '{language}'")
+        r, r_f = some["target_ratio"], some["final_ratio"]
+        for rows in (r == 1, (r < 1) & (r_f == r), r_f > r):
+            assert rows.sum() >= 10
+        assert len(set(some["params"])) >= 4
+        assert some["target_tokens"].max() / some["target_tokens"].min() >= 16
+        assert some["epochs"].min() <= 0.5 and some["epochs"].max() >= 16
+        assert len(set(some.last_stage_share[r_f > r])) >= 8
+    names = read_plan(ROOT / "data" / "pilot_plan.csv").set_index("run")
+    rows = names.loc[list(runs["run"])]
+    assert np.allclose(runs["params"], rows["params"])
+    assert np.allclose(runs["target_tokens"], rows["target_tokens"])
+    assert np.allclose(runs["epochs"], rows["epochs"], rtol=0.02)
+    assert np.allclose(runs["target_ratio"], rows["target_ratio"], rtol=0.02)
+
+
 def test_constraints_pin_every_dependency_by_name_and_version_only():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line)] == []
@@ -111,6 +134,7 @@ def test_the_wheel_holds_the_table_and_every_module(wheel):
     assert {
         "m3bayes/data/simulated_pilot.csv",
         "m3bayes/data/simulated_pilot.json",
+        "m3bayes/data/pilot_runs.csv",
         "m3bayes/py.typed",
     } <= names
     assert {name.split("/")[0] for name in names} == {"m3bayes", f"m3bayes-{PROJECT['version']}.dist-info"}
