@@ -1,4 +1,4 @@
-"""`make bench`: P1, P2, P3 and P5 in turn, each in a process of its own; results in benchmarks/results/.
+"""`make bench`: P1, P2, P3, P5 and P6 in turn, each in a process of its own; results in benchmarks/results/.
 
     python -m benchmarks [NAME ...]
 
@@ -16,7 +16,7 @@ import time
 
 from benchmarks import report
 
-BENCHMARKS = ("posterior", "cold_start", "point_fits", "prediction")
+BENCHMARKS = ("posterior", "cold_start", "point_fits", "prediction", "optima")
 
 
 def run(name: str) -> None:

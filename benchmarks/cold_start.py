@@ -46,6 +46,8 @@ def one_start(law: str, cache: Path) -> dict:
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
+    # Python keeps what it compiled of a package, unless told not to
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     started = time.time()
     ran = subprocess.run(
         [sys.executable, "-c", CHILD.format(law=law)],

@@ -88,7 +88,7 @@ def scipy_bounded(c: Mapping[str, float], compute: float) -> float:
         return E + A * (compute / 6) ** -alpha * math.exp(alpha * log_D) + B * math.exp(-beta * log_D)
 
     ends = (0.0, math.log(compute / 6))
-    return float(optimize.minimize_scalar(loss, ends, method="bounded", options={"xatol": 1e-6}).fun)
+    return float(optimize.minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-6}).fun)
 
 
 def scipy_m3(c: Mapping[str, float], compute: float) -> float:

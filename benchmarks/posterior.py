@@ -91,7 +91,7 @@ def m3bayes_sampler() -> Sampler:
     def run(runs: Runs, seed: int) -> tuple[float, Drawn]:
         with jax.enable_x64(True):
             table = canonical(runs, law, scatter)
-            mode = find_mode(law, scatter, 0, table.arrays, jax.random.key(seed))
+            mode = find_mode(law, scatter, 0, table.arrays, np.random.default_rng(seed))
             frame = frame_at(mode.q[0], mode.hessian)
             spread = np.random.default_rng(seed).standard_normal((CHAINS, mode.q.shape[1]))
             starts = mode.q[0] + spread @ np.asarray(frame.axes).T
@@ -99,7 +99,7 @@ def m3bayes_sampler() -> Sampler:
             begun = time.perf_counter()
             chains = sample(
                 law, scatter, 0, table.arrays, frame, starts, keys,
-                warmup=WARMUP, draws=DRAWS, target_accept=0.9,
+                warmup=WARMUP, draws=DRAWS, target_accept=0.8,
             )  # fmt: skip
             seconds = time.perf_counter() - begun
             qs = jnp.asarray(np.stack([chain.q for chain in chains]))
@@ -211,7 +211,7 @@ def numpyro_best(chain_method: str) -> Sampler:
         data = scaled(runs)
         with jax.enable_x64(True):
             table = canonical(runs, law, scatter)
-            mode = find_mode(law, scatter, 0, table.arrays, jax.random.key(seed))
+            mode = find_mode(law, scatter, 0, table.arrays, np.random.default_rng(seed))
             space = coordinates(law, scatter, 0)
             sites = space.to_sites(jnp.asarray(mode.q[0]), table.arrays)
             values.update({name: np.asarray(value) for name, value in sites.items()})

@@ -165,14 +165,13 @@ def add_sampling(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--warmup",
-        type=whole(1),
-        default=800,
+        type=whole(20),
         metavar="COUNT",
-        help="draws a chain that only adapt the sampler (default: %(default)s)",
+        help="draws a chain that only adapt the sampler (default: 200 for up to 8 coordinates, else 800)",
     )
     parser.add_argument(
         "--draws",
-        type=whole(1),
+        type=whole(4),
         default=1000,
         metavar="COUNT",
         help="draws kept a chain (default: %(default)s)",

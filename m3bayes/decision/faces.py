@@ -140,7 +140,8 @@ def faces(space: Space) -> tuple[dict[Regime, tuple[Face, ...]], dict[Regime, st
     if not found:
         reasons = dict.fromkeys(excluded.values())
         said = "; ".join(f"{', '.join(r for r in REGIMES if excluded[r] == why)}: {why}" for why in reasons)
-        hint = "" if "(runs)" not in said else "; bounds={...} widens those that are the range of the runs"
+        ranges = "; (runs) marks the range of the runs, which bounds of your own may widen"
+        hint = ranges if "(runs)" in said else ""
         raise InfeasibleError(
             f"no recipe is feasible: {said if len(reasons) > 1 else next(iter(reasons))}{hint}"
         )
@@ -263,15 +264,21 @@ def _with_forms(
         for high in upper:
             if low.c == -math.inf or high.c == math.inf:
                 continue
+            r = math.nan if low.order == high.order else _crossing(*sorted((low, high), key=_order))
             if low.order == high.order:
-                if low.c > high.c + TIE:
-                    raise _Empty(f"{low.text} and {high.text} exclude each other")
+                impossible = low.c > high.c + TIE
             elif low.order < high.order:
-                r = _crossing(low, high)
-                lows.append(_Limit(r, f"{low.text} with {high.text}, which need target_ratio >= {r:.4g}"))
+                impossible = r > 1 + TIE
+                if high.c == -math.inf:
+                    said = f"{high.text}, which leaves no source text,"
+                else:
+                    said = f"{low.text} with {high.text}, which need target_ratio >= {r:.4g}"
+                lows.append(_Limit(r, said))
             else:
-                r = _crossing(high, low)
+                impossible = r <= 0
                 highs.append(_Limit(r, f"{low.text} with {high.text}, which need target_ratio <= {r:.4g}"))
+            if impossible:
+                raise _Empty(f"{low.text} and {high.text} exclude each other")
     return lows, highs
 
 

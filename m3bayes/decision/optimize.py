@@ -18,7 +18,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array, lax
 from jaxtyping import Float
 
@@ -248,6 +247,8 @@ def _lowest(points: Point) -> Point:
 @partial(jax.jit, static_argnums=(0, 1))
 def _descend(surface: Surface, risk: Risk, c, extra, face: Face, point: Point) -> Point:
     """The lowest point on a way of Adam's: kinks (of a quantile, of the worst draw) stop Newton."""
+    import optax  # here, since fits have no use for it
+
     adam = optax.adam(optax.cosine_decay_schedule(0.02, ADAM_STEPS))
 
     def step(carry, _):

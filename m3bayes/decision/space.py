@@ -150,7 +150,8 @@ def space(
     _check_names(bounds, freeze, extra, law)
     cost = cost.in_units(runs.unit_params, runs.unit_tokens)
     # no model below one parameter, no run below one target token
-    smallest = {"params": 1 / runs.unit_params, "epochs": 1 / runs.unit_tokens / target_tokens}
+    smallest = {"params": 1 / runs.unit_params, "tokens": 1 / runs.unit_tokens}
+    smallest |= {"epochs": smallest["tokens"] / target_tokens}
     smallest |= dict.fromkeys(RATIOS, 1e-6)
     result, notes = {}, []
     for name, (low, high) in ranges(runs).items():

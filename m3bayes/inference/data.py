@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -191,8 +192,7 @@ def _groups(runs: Runs, noise: Noise) -> tuple[tuple[str, ...], np.ndarray]:
 def _references(law: Law, x: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Mean log of each reference quantity the law uses, 0 where no run has it."""
     with jax.enable_x64(True):
-        columns = {name: jnp.asarray(values) for name, values in x.items()}
-        values = {q: np.asarray(jax.vmap(law.references[q].log_value)(columns)) for q in _quantities(law)}
+        values = {name: np.asarray(logs) for name, logs in _log_values(law)(dict(x)).items()}
     result = {}
     for name, logs in values.items():
         finite = logs[~np.isnan(logs)]
@@ -200,3 +200,9 @@ def _references(law: Law, x: Mapping[str, np.ndarray]) -> dict[str, float]:
             raise FitError(f"reference quantity {name!r} of law {law.name} is not finite for some run")
         result[name] = round(float(finite.mean()), DECIMALS) if finite.size else 0.0
     return result
+
+
+@lru_cache(maxsize=32)
+def _log_values(law: Law):
+    """{column: (run,)} -> {reference quantity: (run,)}"""
+    return jax.jit(lambda x: {q: jax.vmap(law.references[q].log_value)(x) for q in _quantities(law)})

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial import KDTree
 
 from m3bayes.errors import Note
 from m3bayes.laws.law import RECIPE_COLUMNS
@@ -135,6 +134,8 @@ def _beyond(measured: np.ndarray, asked: np.ndarray, step: float) -> np.ndarray:
 
 def _joint(measured: np.ndarray, asked: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """(recipe,) from (run, variable) and (recipe, variable)."""
+    from scipy.spatial import KDTree  # takes a tenth of a second, which fits have no use for
+
     spread = measured.std(axis=0)
     unit = np.where(spread > CONSTANT * steps, spread, steps)
     centre = measured.mean(axis=0)

@@ -15,27 +15,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpyro.distributions import biject_to
 
 from m3bayes.errors import FitError, NotConvergedError, Note, unique_notes
 from m3bayes.inference import checkpoint as checkpoints
-from m3bayes.inference.coordinates import coordinates, sample_prior
-from m3bayes.inference.data import Canonical, canonical, to_table_units, unscale
+from m3bayes.inference.coordinates import coordinates, prior_on_real_line
+from m3bayes.inference.data import canonical
 from m3bayes.inference.gate import Gate, judge, unidentified
 from m3bayes.inference.identifiability import check_enough_runs, identifiability_notes
 from m3bayes.inference.mode import Mode, find_mode
-from m3bayes.inference.model import log_surface, observation, site_priors
 from m3bayes.inference.noise import Noise, student_t
 from m3bayes.inference.posterior import Posterior
 from m3bayes.inference.progress import bar
-from m3bayes.inference.sampler import Chain, ChainStore, Frame, frame_at, frame_of, prepare, sample
+from m3bayes.inference.reading import read_chains
+from m3bayes.inference.sampler import ChainStore, Frame, frame_at, frame_of, prepare, sample
 from m3bayes.laws.law import Law
 from m3bayes.laws.m3 import m3
 from m3bayes.runs import Runs
 
+# posteriors of this many coordinates are close to normal in the frame of their mode, so that less care will do
+SMALL = 8
 # optima this close to the best (in nats) are worth a chain
 NEARBY_OPTIMUM = 10.0
-PRIOR_DRAWS = 2000
 PACKAGES = ("m3bayes", "jax", "numpyro", "numpy")
 
 
@@ -89,12 +89,13 @@ def fit(
     with jax.enable_x64(True):
         table = canonical(runs, law, noise, constants)
         space = coordinates(law, noise, len(table.groups))
+        small = space.dim <= SMALL
         if warmup is None:
-            warmup = 200 if space.dim <= 8 else 800
+            warmup = 200 if small else 800
         _check_counts(warmup=(warmup, 20))
         with ThreadPoolExecutor(1) as pool:  # compilation takes a while: the sampler's beside the mode's
             prepared = pool.submit(prepare, law, noise, len(table.groups), table.arrays, warmup)
-            mode = find_mode(law, noise, len(table.groups), table.arrays, _key(seed, "mode"))
+            mode = find_mode(law, noise, len(table.groups), table.arrays, _random(seed, "mode"))
             prepared.result()
         settings = {"seed": seed, "chains": chains, "warmup": warmup, "draws": draws}
         identity = _identity(runs, law, noise, settings, table.constants(law))
@@ -104,11 +105,12 @@ def fit(
         optima = _worthwhile_optima(mode, frame)
         if len(optima) > 1:
             notes.append(_multimodal(mode, len(optima)))
-        starts = _overdispersed(optima, frame, chains, _key(seed, "starts"))
+        starts = _overdispersed(optima, frame, chains, _random(seed, "starts"))
 
-        kept, damaged = _kept_chains(checkpoint, resume, identity, chains * len(_attempts(warmup, draws)))
+        attempts = _attempts(warmup, draws, small)
+        kept, damaged = _kept_chains(checkpoint, resume, identity, chains * len(attempts))
         notes += damaged
-        for number, attempt in enumerate(_attempts(warmup, draws), start=1):
+        for number, attempt in enumerate(attempts, start=1):
             store = None if checkpoint is None else _store(checkpoint, kept, (number - 1) * chains)
             label = "sampling" if number == 1 else f"sampling, attempt {number}"
             with bar(label, chains * (attempt.warmup + attempt.draws), progress) as report:
@@ -118,7 +120,8 @@ def fit(
                     warmup=attempt.warmup, draws=attempt.draws, target_accept=attempt.target_accept,
                     report=report, store=store,
                 )  # fmt: skip
-            posterior, gate = _assemble(runs, law, noise, table, ran)
+            drawn = read_chains(law, noise, table, ran)
+            gate = judge(drawn.quantities, drawn.statistics)
             if gate.passed:
                 break
             frame = frame_of(np.concatenate([chain.q for chain in ran]))
@@ -126,7 +129,8 @@ def fit(
         if number > 1:
             notes.append(_escalated(number, attempt, gate))
         named = {name for note in notes if note.code == "UNIDENTIFIED" for name in note.about}
-        notes += [*gate.notes, *(n for n in _unidentified(law, noise, table, ran) if n.about[0] not in named)]
+        unseen = unidentified(drawn.on_real_line(), prior_on_real_line(law))
+        notes += [*gate.notes, *(note for note in unseen if note.about[0] not in named)]
 
     result = Posterior(
         law=law,
@@ -142,7 +146,11 @@ def fit(
             "target_accept": attempt.target_accept,
         },
         versions=_versions(),
-        **posterior,
+        draws=drawn.in_table_units(law, table),
+        sample_stats=drawn.statistics,
+        log_likelihood=drawn.likelihood_by_row(table),
+        constants=table.constants(law),
+        groups=table.groups,
     )
     if not gate.passed and allow == "passed":
         raise NotConvergedError(
@@ -153,17 +161,24 @@ def fit(
     return result
 
 
-def _attempts(warmup: int, draws: int) -> tuple[Attempt, ...]:
+def _attempts(warmup: int, draws: int, small: bool) -> tuple[Attempt, ...]:
     return (
-        Attempt(0.9, warmup, draws),
+        Attempt(0.8 if small else 0.9, warmup, draws),
         Attempt(0.95, warmup, 2 * draws),
         Attempt(0.99, warmup, 4 * draws),
     )
 
 
+def _random(seed: int, name: str) -> np.random.Generator:
+    """The random numbers of one purpose."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
 def _key(seed: int, name: str) -> Array:
     """The random key of one purpose."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+    return jax.random.wrap_key_data(
+        jnp.asarray(_random(seed, name).integers(1 << 32, size=2, dtype=np.uint32))
+    )
 
 
 def _check_counts(**counts: tuple[int, int]) -> None:
@@ -211,7 +226,7 @@ def _store(folder, kept, offset: int) -> ChainStore:
 def _worthwhile_optima(mode: Mode, frame: Frame) -> np.ndarray:
     """(optimum, dim) the best optimum and every distinct one not much worse."""
     kept = [mode.q[0]]
-    inverse = np.linalg.inv(np.asarray(frame.axes))
+    inverse = np.linalg.inv(frame.axes)
     for q, potential in zip(mode.q[1:], mode.potential[1:], strict=True):
         if potential - mode.potential[0] > NEARBY_OPTIMUM:
             break
@@ -237,70 +252,8 @@ def _escalated(number: int, attempt: Attempt, gate: Gate) -> Note:
     )
 
 
-def _overdispersed(optima: np.ndarray, frame: Frame, chains: int, key: Array) -> np.ndarray:
+def _overdispersed(optima: np.ndarray, frame: Frame, chains: int, random: np.random.Generator) -> np.ndarray:
     """(chain, dim): starts spread about the optima, wider than the posterior."""
-    spread = 1.5 * np.asarray(jax.random.normal(key, (chains, optima.shape[1])))
+    spread = 1.5 * random.standard_normal((chains, optima.shape[1]))
     centres = np.stack([optima[c % len(optima)] for c in range(chains)])
-    return centres + spread @ np.asarray(frame.axes).T
-
-
-@lru_cache(maxsize=32)
-def _reader(law: Law, noise: Noise, n_groups: int):
-    """(q, arrays) -> canonical coefficients, noise sites and log likelihood of every run, for one chain."""
-    space = coordinates(law, noise, n_groups)
-
-    @jax.jit
-    def read(qs, arrays):
-        def one(q):
-            sites = space.to_sites(q, arrays)
-            location = log_surface(law, sites, arrays)
-            likelihood = observation(noise, location, sites, arrays).log_prob(arrays["y"])
-            c = unscale(law, sites, arrays["reference"])
-            return c | {n: v for n, v in sites.items() if n not in c}, likelihood
-
-        return jax.lax.map(one, qs, batch_size=100)
-
-    return read
-
-
-def _assemble(runs: Runs, law: Law, noise: Noise, table: Canonical, ran: list[Chain]):
-    """Fields of the Posterior that hold draws, and the gate's verdict on them."""
-    read = _reader(law, noise, len(table.groups))
-    per_chain = [read(jnp.asarray(chain.q), dict(table.arrays)) for chain in ran]
-    sites = {name: np.stack([np.asarray(s[name]) for s, _ in per_chain]) for name in per_chain[0][0]}
-    draws = to_table_units(law, sites, table.scale)
-    draws |= {name: values for name, values in sites.items() if name not in draws}
-    canonical_order = np.stack([np.asarray(likelihood) for _, likelihood in per_chain])
-    likelihood = np.empty((*canonical_order.shape[:2], len(runs)))
-    likelihood[..., table.order] = canonical_order[..., : len(runs)]
-    statistics = {name: np.stack([c.statistics[name] for c in ran]) for name in ran[0].statistics}
-    statistics["diverging"] = statistics["diverging"].astype(bool)
-    statistics["n_steps"] = statistics["n_steps"].astype(int)
-    judged = {}
-    for name, values in sites.items():
-        flat = values.reshape(*values.shape[:2], -1)
-        judged |= {name if flat.shape[2] == 1 else f"{name}[{i}]": flat[..., i] for i in range(flat.shape[2])}
-    fields = {
-        "draws": draws,
-        "sample_stats": statistics,
-        "log_likelihood": likelihood,
-        "constants": table.constants(law),
-        "groups": table.groups,
-    }
-    return fields, judge(judged, statistics)
-
-
-def _unidentified(law: Law, noise: Noise, table: Canonical, ran: list[Chain]) -> tuple[Note, ...]:
-    """Notes on coefficients whose posterior is as wide as their prior, on their unbounded scale."""
-    n_groups = len(table.groups)
-    space = coordinates(law, noise, n_groups)
-    priors = {c.name: c.prior for c in law.coefficients}
-    qs = jnp.asarray(np.concatenate([c.q for c in ran])[:: max(1, sum(len(c.q) for c in ran) // PRIOR_DRAWS)])
-    sites = jax.vmap(space.to_sites, in_axes=(0, None))(qs, dict(table.arrays))
-    keys = jax.random.split(jax.random.key(0), PRIOR_DRAWS)
-    simulated = jax.vmap(lambda key: sample_prior(site_priors(law, noise, n_groups), key))(keys)
-
-    def unbounded(draws: Mapping[str, Array]) -> dict[str, np.ndarray]:
-        return {name: np.asarray(biject_to(priors[name].support).inv(draws[name])) for name in priors}
-
-    return unidentified(unbounded(sites), unbounded(simulated))
+    return centres + spread @ frame.axes.T

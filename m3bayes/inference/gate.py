@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from m3bayes.errors import Note
+from m3bayes.inference.diagnostics import bulk_ess, r_hat, tail_ess
 
 LARGEST_R_HAT = 1.01
 SMALLEST_ESS = 400.0
@@ -46,18 +46,10 @@ def judge(draws: Draws, statistics: Mapping[str, np.ndarray]) -> Gate:
     R-hat is rank-normalised and split (Vehtari et al. 2021); the tail ESS is the smaller of those of the
     5 % and 95 % quantiles.
     """
-    from arviz_stats.base.array import array_stats
-
-    diagnostics: Any = array_stats  # its results are typed as tuples, and are arrays
-
     quantities = {**draws, "lp": statistics["lp"]}
     stacked = np.stack([np.asarray(v, float) for v in quantities.values()])
     names = list(quantities)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a quantity that never moves has no R-hat
-        r_hats = np.asarray(diagnostics.rhat(stacked, chain_axis=1, draw_axis=2))
-        bulks = np.asarray(diagnostics.ess(stacked, chain_axis=1, draw_axis=2, method="bulk"))
-        tail = {"method": "tail", "prob": (0.05, 0.95)}
-        tails = np.asarray(diagnostics.ess(stacked, chain_axis=1, draw_axis=2, **tail))
+    r_hats, bulks, tails = r_hat(stacked), bulk_ess(stacked), tail_ess(stacked)
     divergent = float(np.mean(statistics["diverging"]))
     energy = np.asarray(statistics["energy"])
     e_bfmi = float(np.min(np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)))

@@ -296,29 +296,38 @@ def _derivatives(law: Law, x: Columns, reference: Mapping[str, float]) -> list[n
     of_params, of_tokens = (7.0, 5.0) if law.equivariant else (1.0, 1.0)
     unit = {"params": of_params, "tokens": of_tokens}
     x = {name: values * unit.get(name.rpartition("_")[2], 1.0) for name, values in x.items()}
+    logs = {
+        name: value
+        + law.references[name].params * np.log(of_params)
+        + law.references[name].tokens * np.log(of_tokens)
+        for name, value in reference.items()
+    }
     with jax.enable_x64(True):
-        logs = {}
-        for name, value in reference.items():
-            of = law.references[name]
-            logs[name] = jnp.asarray(value + of.params * np.log(of_params) + of.tokens * np.log(of_tokens))
-        scaled = {c.name: _points(c.prior, _spread(i)) for i, c in enumerate(law.coefficients)}
-        unscaled = unscale(law, scaled, logs)
-        at = np.stack([np.asarray(unscaled[name]) for name in law.names], axis=1)
-        step = _STEP * (np.abs(at) + 1e-3)
-        # (point, coefficient that is moved, step, coefficient)
-        away = np.eye(len(law.names))[:, None] * np.array([-2.0, -1.0, 1.0, 2.0])[:, None]
-        moved = at[:, None, None] + away * step[:, None, None]
-        coefficients = dict(zip(law.names, moved.reshape(-1, len(law.names)).T, strict=True))
-        values = np.asarray(_log_losses(law)(coefficients, x)).reshape(*moved.shape[:3], -1)
+        step, values = map(np.asarray, _moved(law)(logs, x))
     slope = 8 * (values[:, :, 2] - values[:, :, 1]) - (values[:, :, 3] - values[:, :, 0])
     J = np.moveaxis(slope / (12 * step[:, :, None]), 1, 2)
     return [point for point in J if np.isfinite(point).all() and point.any()]
 
 
 @lru_cache(maxsize=32)
-def _log_losses(law: Law) -> Callable[[Columns, Columns], Array]:
-    """(set of coefficients, run)."""
-    return jax.jit(jax.vmap(jax.vmap(law.log_loss, in_axes=(None, 0)), in_axes=(0, None)))
+def _moved(law: Law) -> Callable[[Mapping[str, float], Columns], tuple[Array, Array]]:
+    """(logs of the references, recipes) -> steps (point, coefficient), and log losses (point, coefficient that is
+    moved, by -2, -1, 1 or 2 steps, run)."""
+    of_runs = jax.vmap(law.log_loss, in_axes=(None, 0))
+    for _ in range(3):
+        of_runs = jax.vmap(of_runs, in_axes=(0, None))
+
+    @jax.jit
+    def moved(logs, x):
+        scaled = {c.name: _points(c.prior, _spread(i)) for i, c in enumerate(law.coefficients)}
+        unscaled = unscale(law, scaled, logs)
+        at = jnp.stack([unscaled[name] for name in law.names], axis=1)
+        step = _STEP * (jnp.abs(at) + 1e-3)
+        away = np.eye(len(law.names))[:, None] * np.array([-2.0, -1.0, 1.0, 2.0])[:, None]
+        points = at[:, None, None] + away * step[:, None, None]
+        return step, of_runs(dict(zip(law.names, jnp.moveaxis(points, 3, 0), strict=True)), x)
+
+    return moved
 
 
 def _spread(position: int) -> np.ndarray:

@@ -8,7 +8,7 @@ best starts are polished by Newton's method with Levenberg-Marquardt damping on 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,11 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from numpyro.distributions import biject_to
 
 from m3bayes.errors import FitError
-from m3bayes.inference.coordinates import Coordinates, coordinates, log_shapes, sample_prior, scale_names
+from m3bayes.inference.coordinates import coordinates, log_shapes, prior_on_real_line
 from m3bayes.inference.data import log_at_reference
+from m3bayes.inference.evaluation import Evaluate, evaluator
 from m3bayes.inference.model import log_surface, site_priors
 from m3bayes.inference.noise import Noise
 from m3bayes.laws.law import Law
@@ -32,6 +34,10 @@ NEWTON_STEPS = 80
 # a projected term is at least this share of the surface, so that its log exists
 SMALLEST_SHARE = 1e-3
 DIFFERENCE = 1e-5
+# tried at every step, times the damping that was best in the last one
+DAMPINGS = np.array([1.0, 30.0, 1000.0])
+# closer than this, in standard deviations along every axis, two starts have become one
+MERGED = 0.1
 
 
 @dataclass(frozen=True)
@@ -46,68 +52,60 @@ class Mode:
     hessian: Float[np.ndarray, "dim dim"]
 
 
-def find_mode(law: Law, noise: Noise, n_groups: int, arrays: Mapping, key: Array) -> Mode:
+def find_mode(law: Law, noise: Noise, n_groups: int, arrays: Mapping, random: np.random.Generator) -> Mode:
     """The global mode and every other optimum met on the way.
 
     Raises FitError where no start has a finite posterior density.
     """
-    search = _search(law, noise, n_groups)
-    qs, potentials, hessian = (np.asarray(a) for a in search(dict(arrays), key))
+    evaluate = evaluator(law, noise, n_groups, arrays)
+    drawn = [random.permutation(prior_on_real_line(law)[c.name])[:STARTS] for c in law.coefficients]
+    starts = np.asarray(_starts(law, noise, n_groups)(np.stack(drawn, axis=1), dict(arrays)))
+    values, _ = evaluate(starts)
+    q, potentials, hessians = newton(evaluate, starts[np.argsort(values, kind="stable")[:POLISHED]])
     finite = np.isfinite(potentials)
     if not finite.any():
         raise FitError(
             f"law {law.name} gives no finite likelihood for any of {STARTS} draws of its prior; "
             "check its formula and the priors of its coefficients"
         )
-    order = np.argsort(potentials[finite], kind="stable")
-    return Mode(qs[finite][order], potentials[finite][order], hessian)
+    order = np.argsort(np.where(finite, potentials, np.inf), kind="stable")[: finite.sum()]
+    return Mode(q[order], potentials[order], hessians[order[0]])
 
 
 @lru_cache(maxsize=32)
-def _search(law: Law, noise: Noise, n_groups: int):
-    space = coordinates(law, noise, n_groups)
-    start = _start(law, noise, n_groups, space)
-
-    @jax.jit
-    def search(arrays, key):
-        starts = jax.vmap(start, in_axes=(0, None))(jax.random.split(key, STARTS), arrays)
-        values = jax.vmap(space.potential, in_axes=(0, None))(starts, arrays)
-        best = starts[jnp.argsort(values)[:POLISHED]]
-        qs, potentials, hessians = jax.lax.map(lambda q: newton(space.potential, q, arrays), best)
-        return qs, potentials, hessians[jnp.argmin(potentials)]
-
-    return search
-
-
-def _start(law: Law, noise: Noise, n_groups: int, space: Coordinates):
-    """(key, arrays) -> q: a draw from the prior, its scales projected and sigma from its residuals."""
+def _starts(law: Law, noise: Noise, n_groups: int):
+    """(reference-scaled coefficients on the real line (start, coefficient), arrays) -> q (start, dim): the scales
+    are projected, sigma is taken from the residuals."""
     sites_of = site_priors(law, noise, n_groups)
+    space = coordinates(law, noise, n_groups)
 
-    def start(key: Array, arrays) -> Array:
-        sites = sample_prior(sites_of, key)
-        if law.shapes is not None:
+    def start(real: Array, arrays) -> Array:
+        sites: dict[str, Array] = {
+            c.name: jnp.asarray(biject_to(c.prior.support)(value))
+            for c, value in zip(law.coefficients, real, strict=True)
+        }
+        if law.log_shapes is not None:
             sites |= _projected_scales(law, sites, arrays)
         residual = jnp.abs(arrays["y"] - log_surface(law, sites, arrays))
-        weight = arrays["weight"] > 0
-        typical = jnp.nanmedian(jnp.where(weight, residual, jnp.nan))
-        sites["sigma"] = jnp.broadcast_to(jnp.clip(1.5 * typical, 1e-4, 0.3), sites_of["sigma"].shape())
-        if "nu" in sites:
+        # the mean, and not the median: sorting takes longer than all else here
+        typical = jnp.average(residual, weights=arrays["weight"] > 0)
+        sites["sigma"] = jnp.broadcast_to(jnp.clip(typical, 1e-4, 0.3), sites_of["sigma"].shape())
+        if "nu" in sites_of:
             sites["nu"] = jnp.asarray(10.0)
         return space.from_sites(sites, arrays)
 
-    return start
+    return jax.jit(jax.vmap(start, in_axes=(0, None)))
 
 
 def _projected_scales(law: Law, sites, arrays) -> dict[str, Array]:
     """Reference-scaled scales that minimise the squared relative error, each at least a small share."""
-    logs, present = log_shapes(law, sites, arrays)
-    names = scale_names(law)
-    relative = jnp.where(present, jnp.exp(logs - arrays["y"][:, None]), 0.0)
+    logs = log_shapes(law, sites, arrays)
+    relative = jnp.stack([jnp.exp(log - arrays["y"]) for log in logs.values()], axis=1)
     scales = non_negative_least_squares(relative, jnp.ones_like(arrays["y"]), arrays["weight"] > 0)
     mean_shape = jnp.average(relative, axis=0, weights=arrays["weight"] > 0)
     scales = jnp.maximum(scales, SMALLEST_SHARE / jnp.maximum(mean_shape, SMALLEST_SHARE))
-    log_reference = [log_at_reference(law, name, sites, arrays["reference"]) for name in names]
-    scaled = {n: s * jnp.exp(r) for n, s, r in zip(names, scales, log_reference, strict=True)}
+    log_reference = [log_at_reference(law, name, sites, arrays["reference"]) for name in logs]
+    scaled = {n: s * jnp.exp(r) for n, s, r in zip(logs, scales, log_reference, strict=True)}
     # scales with bounded priors (E below the median loss) start inside them
     return {n: jnp.minimum(v, 0.98) if n == "E" else v for n, v in scaled.items()}
 
@@ -135,59 +133,69 @@ def non_negative_least_squares(design: ArrayLike, target: ArrayLike, weight: Arr
 
 
 def newton(
-    potential: Callable[[Array, Mapping], Array], q: Array, arrays: Mapping, steps: int = NEWTON_STEPS
-) -> tuple[Array, Array, Array]:
-    """Minimise from q by Newton's method with Levenberg-Marquardt damping.
+    evaluate: Evaluate, q: Float[np.ndarray, "start dim"], steps: int = NEWTON_STEPS
+) -> tuple[Float[np.ndarray, "start dim"], Float[np.ndarray, " start"], Float[np.ndarray, "start dim dim"]]:
+    """Minimise from every start by Newton's method with Levenberg-Marquardt damping.
 
-    Negative curvature is turned positive, so saddles are left; steps that do not descend are refused.
-    Returns q, the potential and the Hessian where it was last taken (at q itself once converged).
+    Negative curvature is turned positive, so saddles are left; steps that do not descend are refused. Of starts
+    that meet on their way, the best goes on. Returns q, potentials (inf for those) and the Hessians
+    where they were last taken (at q itself once converged).
     """
-    step_vectors = DIFFERENCE * jnp.eye(q.size)
+    q = q.copy()
+    starts, dim = q.shape
+    values, gradients = map(np.array, evaluate(q))
+    hessians = np.tile(np.eye(dim), (starts, 1, 1))
+    damping = np.full(starts, 1e-3)
+    moving = np.flatnonzero(np.isfinite(values))
+    for _ in range(steps):
+        if not len(moving):
+            break
+        g, H = gradients[moving], _hessians(evaluate, q[moving])
+        usable = np.isfinite(g).all(axis=1) & np.isfinite(H).all(axis=(1, 2))
+        g, H = np.where(usable[:, None], g, 0.0), np.where(usable[:, None, None], H, np.eye(dim))
+        hessians[moving] = H
+        curvature, axes = np.linalg.eigh(H)
+        curvature = np.maximum(np.abs(curvature), 1e-8)
+        along = np.einsum("sij,si->sj", axes, g)
+        trials = damping[moving, None] * DAMPINGS
+        moves = -np.einsum("sij,stj->sti", axes, along[:, None] / (curvature[:, None] + trials[:, :, None]))
+        # a coordinate is a log or a logit: no step is worth more than e^3 in one go
+        moves *= np.minimum(1.0, 3.0 / np.maximum(np.abs(moves).max(axis=2, keepdims=True), 1e-300))
+        candidates = q[moving, None] + moves
+        found, slopes = evaluate(candidates.reshape(-1, dim))
+        found = np.where(np.isnan(found), np.inf, found).reshape(trials.shape)
+        best = np.arange(len(moving)), found.argmin(axis=1)
+        better = found[best] < values[moving]
+        done = (np.sum(along**2 / curvature, axis=1) < 1e-10) | ~usable
+        done |= ~better & (damping[moving] > 1e8)
+        damping[moving] = np.where(better, np.maximum(trials[best] / 10, 1e-8), damping[moving] * 1e3)
+        went = moving[better]
+        q[went], values[went] = candidates[best][better], found[best][better]
+        gradients[went] = slopes.reshape(candidates.shape)[best][better]
+        merged = _merged(q[moving], values[moving], curvature, axes)
+        values[moving[merged]] = np.inf
+        moving = moving[~(done | merged)]
+    return q, values, hessians
 
-    def derivatives(q: Array) -> tuple[Array, Array]:
-        # Central differences of the gradient: as good for Newton's method and for preconditioning as the
-        # exact Hessian, and a third of its compilation time.
-        points = jnp.concatenate([q[None], q + step_vectors, q - step_vectors])
-        g = jax.vmap(jax.grad(potential), in_axes=(0, None))(points, arrays)
-        H = (g[1 : q.size + 1] - g[q.size + 1 :]) / (2 * DIFFERENCE)
-        return g[0], (H + H.T) / 2
 
-    def body(state):
-        q, value, damping, step, _, _ = state
-        g, H = derivatives(q)
-        usable = jnp.isfinite(g).all() & jnp.isfinite(H).all()
-        g, H = jnp.where(usable, g, 0.0), jnp.where(usable, H, jnp.eye(q.size))
-        curvature, axes = jnp.linalg.eigh(H)
-        curvature = jnp.maximum(jnp.abs(curvature), 1e-8)
-        along = axes.T @ g
+def _merged(
+    q: Float[np.ndarray, "start dim"],
+    values: Float[np.ndarray, " start"],
+    curvature: Float[np.ndarray, "start dim"],
+    axes: Float[np.ndarray, "start dim dim"],
+) -> Bool[np.ndarray, " start"]:
+    """Which starts are at the place of a better one, in the metric of that one's Hessian."""
+    along = np.einsum("sij,sti->stj", axes, q[None] - q[:, None])
+    near = (along**2 * np.maximum(curvature, 1.0)[:, None] < MERGED**2).all(axis=2)
+    order = np.argsort(np.argsort(values, kind="stable"))
+    return (near & (order[:, None] < order)).any(axis=0)
 
-        def tried(damping):
-            move = -axes @ (along / (curvature + damping))
-            # a coordinate is a log or a logit: no step is worth more than e^3 in one go
-            move = move * jnp.minimum(1.0, 3.0 / jnp.maximum(jnp.abs(move).max(), 1e-300))
-            return q + move
 
-        trials = jnp.stack([damping, damping * 30.0, damping * 1000.0])
-        candidates = jax.vmap(tried)(trials)
-        values = jax.vmap(potential, in_axes=(0, None))(candidates, arrays)
-        values = jnp.where(jnp.isnan(values), jnp.inf, values)
-        best = jnp.argmin(values)
-        better = values[best] < value
-        decrement = jnp.sum(along**2 / curvature)
-        done = (decrement < 1e-10) | (~better & (damping > 1e8)) | ~usable
-        damping = jnp.where(better, jnp.maximum(trials[best] / 10, 1e-8), damping * 1e3)
-        return (
-            jnp.where(better, candidates[best], q),
-            jnp.where(better, values[best], value),
-            damping,
-            step + 1,
-            done,
-            H,
-        )
-
-    def unfinished(state):
-        return (state[3] < steps) & ~state[4] & jnp.isfinite(state[1])
-
-    state = (q, potential(q, arrays), jnp.asarray(1e-3), 0, jnp.asarray(False), jnp.eye(q.size))
-    q, value, _, _, _, H = jax.lax.while_loop(unfinished, body, state)
-    return q, value, H
+def _hessians(evaluate: Evaluate, q: Float[np.ndarray, "start dim"]) -> Float[np.ndarray, "start dim dim"]:
+    """By central differences of the gradient: as good for Newton's method and for preconditioning as the exact
+    ones, and nothing more to compile."""
+    steps = DIFFERENCE * np.eye(q.shape[1])
+    points = np.stack([q[:, None] + steps, q[:, None] - steps])
+    slopes = evaluate(points.reshape(-1, q.shape[1]))[1].reshape(points.shape)
+    H = (slopes[0] - slopes[1]) / (2 * DIFFERENCE)
+    return (H + np.swapaxes(H, 1, 2)) / 2

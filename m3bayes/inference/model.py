@@ -21,6 +21,30 @@ from m3bayes.laws import priors
 from m3bayes.laws.law import Law
 
 
+class _StudentT(dist.StudentT):
+    """Student-t with a cheaper normalising constant, for nu >= 1: log gamma and its derivative are long programs,
+    and this is in every gradient of the sampler."""
+
+    def log_prob(self, value: ArrayLike, intermediates=None) -> Array:
+        nu, scale = jnp.asarray(self.df), jnp.asarray(self.scale)
+        t = (jnp.asarray(value) - jnp.asarray(self.loc)) / scale
+        constant = log_gamma_ratio(nu / 2) - 0.5 * jnp.log(jnp.pi * nu) - jnp.log(scale)
+        return constant - (nu + 1) / 2 * jnp.log1p(t**2 / nu)
+
+
+def log_gamma_ratio(x: ArrayLike) -> Array:
+    """log Gamma(x + 1/2) - log Gamma(x), to 1e-14 for x >= 1/2: Stirling's series beyond 8, by recurrence."""
+    x = jnp.asarray(x)
+    ratio = jnp.ones(())
+    for k in range(8):
+        ratio = ratio * (x + k) / (x + k + 0.5)
+    y = x + 8
+    series = 0.0
+    for coefficient in (691 / 180224, -31 / 18432, 17 / 14336, -1 / 640, 1 / 192, -1 / 8):
+        series = series / y**2 + coefficient
+    return jnp.log(ratio) + jnp.log(y) / 2 + series / y
+
+
 def noise_priors(noise: Noise, n_groups: int) -> dict[str, dist.Distribution]:
     """{site: prior}: sigma of log loss (one, or one a group), and nu - 2 ~ Gamma(2, .1)."""
     sigma = priors.log_normal(0.008, 1.0)
@@ -51,14 +75,24 @@ def observation(
     sigma = sigma[arrays["group"]] if noise.by else sigma
     scale = jnp.sqrt(sigma**2 + arrays["relative_se"] ** 2) if noise.known else sigma
     if noise.kind == "student-t":
-        return dist.StudentT(sites["nu"], location, scale)
+        return _StudentT(sites["nu"], location, scale)
     return dist.Normal(location, scale)
 
 
-def model(law: Law, noise: Noise, n_groups: int, arrays: Mapping, observed: bool = True) -> None:
-    """The NumPyro model; ``observed=False`` simulates log losses from the prior."""
+def model(
+    law: Law,
+    noise: Noise,
+    n_groups: int,
+    arrays: Mapping,
+    observed: bool = True,
+    surface: Array | None = None,
+) -> None:
+    """The NumPyro model; ``observed=False`` simulates log losses from the prior.
+
+    ``surface`` is what :func:`log_surface` gives at the sites, where the caller has it already.
+    """
     sites = {name: numpyro.sample(name, prior) for name, prior in site_priors(law, noise, n_groups).items()}
-    location = log_surface(law, sites, arrays)
+    location = log_surface(law, sites, arrays) if surface is None else surface
     counted = arrays["weight"] > 0
     weight = jnp.where(counted, arrays["weight"], 1.0)
     with (

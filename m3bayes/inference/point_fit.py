@@ -27,11 +27,11 @@ from numpyro.distributions.transforms import Transform
 
 from m3bayes.errors import FitError
 from m3bayes.inference.coordinates import (
-    _profile_from_scales,
-    _scales_from_profile,
     log_shapes,
+    profile_from_scales,
     sample_prior,
     scale_names,
+    scales_from_profile,
 )
 from m3bayes.inference.data import canonical, log_at_reference, to_table_units, unscale
 from m3bayes.inference.mode import non_negative_least_squares
@@ -110,20 +110,22 @@ def _search(law: Law):
     free = [c for c in law.coefficients if c.name not in scales]
     farthest = np.array([FARTHEST_SCALE] * len(scales) + [FARTHEST] * len(free))
 
-    def to_sites(q: Array, arrays: Mapping) -> dict[str, Array]:
+    def at(q: Array, arrays: Mapping) -> tuple[dict[str, Array], Array]:
+        """Sites and log surface."""
         sites = {
             c.name: jnp.asarray(_bijection(c)(value)) for c, value in zip(free, q[len(scales) :], strict=True)
         }
-        return sites | (_scales_from_profile(law, scales, q[: len(scales)], sites, arrays) if scales else {})
+        if not scales:
+            return sites, log_surface(law, sites, arrays)
+        scaled, surface = scales_from_profile(law, q[: len(scales)], sites, arrays)
+        return sites | scaled, surface
 
     def from_sites(sites: Mapping[str, ArrayLike], arrays: Mapping) -> Array:
         others = jnp.stack([_bijection(c).inv(sites[c.name]) for c in free])
-        return (
-            jnp.concatenate([_profile_from_scales(law, scales, sites, arrays), others]) if scales else others
-        )
+        return jnp.concatenate([profile_from_scales(law, sites, arrays), others]) if scales else others
 
     def residuals(q: Array, arrays: Mapping) -> Array:
-        return arrays["y"] - log_surface(law, to_sites(q, arrays), arrays)
+        return arrays["y"] - at(q, arrays)[1]
 
     def objective(q: Array, arrays: Mapping, delta: ArrayLike) -> Array:
         total = jnp.sum(arrays["weight"] * huber_loss(residuals(q, arrays), delta))
@@ -199,7 +201,7 @@ def _search(law: Law):
         best = starts.reshape(*lots.shape, -1)[jnp.arange(POLISHED), jnp.argmin(lots, axis=1)]
         qs, found = jax.vmap(polish, in_axes=(0, None, None))(best, arrays, delta)
         q = qs[jnp.argmin(found)]
-        c = unscale(law, to_sites(q, arrays), arrays["reference"])
+        c = unscale(law, at(q, arrays)[0], arrays["reference"])
         return c, found.min(), residuals(q, arrays)
 
     return search
@@ -235,11 +237,10 @@ def _projected_scales(
     law: Law, sites: Mapping[str, Array], arrays: Mapping, delta: ArrayLike
 ) -> dict[str, Array]:
     """Reference-scaled scales with nearly the least absolute relative errors, each at least a small share."""
-    names = scale_names(law)
-    logs, present = log_shapes(law, sites, arrays)
-    relative = jnp.where(present, jnp.exp(logs - arrays["y"][:, None]), 0.0)
+    logs = log_shapes(law, sites, arrays)
+    relative = jnp.stack([jnp.exp(log - arrays["y"]) for log in logs.values()], axis=1)
     weight = arrays["weight"]
-    scales = jnp.zeros(len(names))
+    scales = jnp.zeros(len(logs))
     for _ in range(REWEIGHTED):
         scales = non_negative_least_squares(relative, jnp.ones_like(arrays["y"]), weight)
         weight = arrays["weight"] / jnp.maximum(jnp.abs(1 - relative @ scales), delta)
@@ -247,5 +248,5 @@ def _projected_scales(
     scales = jnp.maximum(scales, SMALLEST_SHARE / jnp.maximum(mean_shape, SMALLEST_SHARE))
     return {
         name: scale * jnp.exp(log_at_reference(law, name, sites, arrays["reference"]))
-        for name, scale in zip(names, scales, strict=True)
+        for name, scale in zip(logs, scales, strict=True)
     }

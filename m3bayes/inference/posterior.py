@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from m3bayes.errors import M3BayesError, Note
+from m3bayes.inference.diagnostics import bulk_ess, mean_ess, r_hat, tail_ess
 from m3bayes.inference.noise import Noise
 from m3bayes.laws.law import Law
 from m3bayes.runs import Runs
@@ -80,8 +81,6 @@ class Posterior:
         split), ``mcse_mean``, ``unit``, ``meaning``. Not rounded. Diagnostics are NaN where there are too few
         draws for them, r_hat also with one chain. Raises M3BayesError unless 0 < ci < 1.
         """
-        from arviz_stats.base.array import array_stats
-
         if not 0 < ci < 1:
             raise M3BayesError(f"ci is {ci}; give the share of draws in the interval, between 0 and 1, as .9")
         quantities = self.quantities
@@ -89,23 +88,23 @@ class Posterior:
         flat = draws.reshape(len(draws), -1)
         lower, median, upper = np.quantile(flat, [(1 - ci) / 2, 0.5, (1 + ci) / 2], axis=1)
         described = [self.described(name) for name in quantities]
-        with np.errstate(invalid="ignore"):  # a quantity that never moves has no r_hat
-            return pd.DataFrame(
-                {
-                    "mean": flat.mean(axis=1),
-                    "sd": flat.std(axis=1, ddof=1),
-                    "median": median,
-                    "lower": lower,
-                    "upper": upper,
-                    "ess_bulk": array_stats.ess(draws, method="bulk"),
-                    "ess_tail": array_stats.ess(draws, method="tail", prob=(0.05, 0.95)),
-                    "r_hat": array_stats.rhat(draws),
-                    "mcse_mean": array_stats.mcse(draws, method="mean"),
-                    "unit": [unit for unit, _ in described],
-                    "meaning": [meaning for _, meaning in described],
-                },
-                index=pd.Index(quantities, name="coefficient"),
-            )
+        sd = flat.std(axis=1, ddof=1)
+        return pd.DataFrame(
+            {
+                "mean": flat.mean(axis=1),
+                "sd": sd,
+                "median": median,
+                "lower": lower,
+                "upper": upper,
+                "ess_bulk": bulk_ess(draws),
+                "ess_tail": tail_ess(draws),
+                "r_hat": r_hat(draws),
+                "mcse_mean": sd / np.sqrt(mean_ess(draws)),
+                "unit": [unit for unit, _ in described],
+                "meaning": [meaning for _, meaning in described],
+            },
+            index=pd.Index(quantities, name="coefficient"),
+        )
 
     @property
     def tree(self) -> xarray.DataTree:

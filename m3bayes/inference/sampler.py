@@ -20,8 +20,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 from numpyro.infer.hmc import hmc
+from numpyro.infer.util import ParamInfo
 
 from m3bayes.inference.coordinates import coordinates
+from m3bayes.inference.evaluation import PLAIN_SUMS, Evaluate, evaluator
 from m3bayes.inference.noise import Noise
 from m3bayes.laws.law import Law
 
@@ -32,8 +34,8 @@ STATISTICS = ("lp", "energy", "diverging", "acceptance_rate", "n_steps", "step_s
 class Frame(NamedTuple):
     """The whitened frame in which chains move: q = centre + axes z."""
 
-    centre: Float[Array, " dim"]
-    axes: Float[Array, "dim dim"]
+    centre: Float[np.ndarray, " dim"]
+    axes: Float[np.ndarray, "dim dim"]
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,14 @@ def frame_at(q: Float[np.ndarray, " dim"], hessian: Float[np.ndarray, "dim dim"]
     curvature, axes = np.linalg.eigh(hessian)
     # no direction is taken as wider than 3 prior-sized units or as negative
     curvature = np.maximum(np.abs(curvature), 0.1)
-    return Frame(jnp.asarray(q), jnp.asarray(axes / np.sqrt(curvature)))
+    return Frame(q, axes / np.sqrt(curvature))
 
 
 def frame_of(qs: Float[np.ndarray, "draw dim"]) -> Frame:
     """The frame in which draws have zero mean and unit covariance."""
     covariance = np.cov(qs, rowvar=False)
     widths, axes = np.linalg.eigh(covariance)
-    return Frame(jnp.asarray(qs.mean(0)), jnp.asarray(axes * np.sqrt(np.maximum(widths, 1e-18))))
+    return Frame(qs.mean(0), axes * np.sqrt(np.maximum(widths, 1e-18)))
 
 
 def sample(
@@ -88,11 +90,13 @@ def sample(
     chain's thread. With ``store``, a chain goes on from where it was last written.
     """
     kernel = _kernel(law, noise, n_groups, warmup)
+    inside = _inside(evaluator(law, noise, n_groups, arrays), starts, frame)
 
     def run(chain: int) -> Chain:
         with jax.enable_x64(True):  # thread-local, so every worker enters it
+            start = ParamInfo(*(part[chain] for part in inside))
             return _run_chain(
-                kernel, dict(arrays), frame, jnp.asarray(starts[chain]), keys[chain], target_accept,
+                kernel, dict(arrays), frame, start, keys[chain], target_accept,
                 warmup, draws, lambda done, bad: report(chain, done, bad),
                 None if store is None else _ChainSlot(store, chain),
             )  # fmt: skip
@@ -106,9 +110,22 @@ def prepare(law: Law, noise: Noise, n_groups: int, arrays: Mapping, warmup: int)
     with jax.enable_x64(True):
         kernel = _kernel(law, noise, n_groups, warmup)
         dim = coordinates(law, noise, n_groups).dim
-        frame = Frame(jnp.zeros(dim), jnp.eye(dim))
-        state = kernel.begin(dict(arrays), frame, jnp.zeros(dim), jax.random.key(0), 0.9)
+        frame = Frame(np.zeros(dim), np.eye(dim))
+        start = ParamInfo(np.zeros(dim), np.zeros(()), np.zeros(dim))
+        state = kernel.begin(start, jax.random.key(0), 0.9)
         kernel.advance(state, dict(arrays), frame, 0.9, 0)
+
+
+def _inside(evaluate: Evaluate, q: Float[np.ndarray, "chain dim"], frame: Frame) -> ParamInfo:
+    """Starts in the frame, with potential and gradient there, stacked; those outside the support are brought
+    nearer to the centre, which has a finite density."""
+    while True:
+        potential, gradient = evaluate(q)
+        outside = ~np.isfinite(potential)
+        if not outside.any():
+            z = np.linalg.solve(frame.axes, (q - frame.centre).T).T
+            return ParamInfo(z, potential, gradient @ frame.axes)
+        q = np.where(outside[:, None], (q + frame.centre) / 2, q)
 
 
 class _ChainSlot(NamedTuple):
@@ -130,19 +147,17 @@ def _kernel(law: Law, noise: Noise, n_groups: int, warmup: int) -> _Kernel:
 
     initialise, transition = hmc(potential_fn_gen=potential_of, algo="NUTS")
 
-    def first(arrays, frame, z, key, target_accept):
+    def begin(start, key, target_accept):
         return initialise(
-            z, warmup, step_size=0.5, dense_mass=True, target_accept_prob=target_accept,
-            inverse_mass_matrix=jnp.eye(space.dim), model_args=(arrays, frame), rng_key=key,
+            ParamInfo(*map(jnp.asarray, start)), warmup, step_size=0.5, dense_mass=True,
+            target_accept_prob=target_accept, inverse_mass_matrix=np.eye(space.dim),
+            model_args=(None, None), rng_key=key,
         )  # fmt: skip
 
-    def begin(arrays, frame, q, key, target_accept):
-        z = jnp.linalg.solve(frame.axes, q - frame.centre)
-        return first(arrays, frame, z, key, target_accept)
-
     def advance(state, arrays, frame, target_accept, n):
-        # the kernel's own closure is set while `first` is traced, for this target and these data
-        jax.eval_shape(lambda z: first(arrays, frame, z, jax.random.key(0), target_accept), state.z)
+        # the kernel's own closure is set while `begin` is traced, for this target
+        start = ParamInfo(state.z, state.potential_energy, state.z_grad)
+        jax.eval_shape(lambda start: begin(start, jax.random.key(0), target_accept), start)
 
         def body(i, carry):
             state, qs, statistics = carry
@@ -162,17 +177,13 @@ def _kernel(law: Law, noise: Noise, n_groups: int, warmup: int) -> _Kernel:
         empty = (state, jnp.zeros((CHUNK, space.dim)), jnp.zeros((CHUNK, len(STATISTICS))))
         return jax.lax.fori_loop(0, n, body, empty)
 
-    return _Kernel(jax.jit(begin), jax.jit(advance))
+    return _Kernel(jax.jit(begin), jax.jit(advance, compiler_options=PLAIN_SUMS))
 
 
 def _run_chain(kernel, arrays, frame, start, key, target_accept, warmup, draws, report, slot) -> Chain:
     total = warmup + draws
     saved = None if slot is None else slot.store.read(slot.chain)
-    state = kernel.begin(arrays, frame, start, key, target_accept)
-    while not np.isfinite(state.potential_energy):
-        # outside the support: nearer to the centre, which has a finite density
-        start = (start + frame.centre) / 2
-        state = kernel.begin(arrays, frame, start, key, target_accept)
+    state = kernel.begin(start, key, target_accept)
     if saved is None:
         done, qs, statistics = 0, [], []
     else:

@@ -26,7 +26,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from m3bayes.laws import priors
-from m3bayes.laws.chinchilla import main_shapes, main_terms
+from m3bayes.laws.chinchilla import main_log_shapes, main_terms
 from m3bayes.laws.law import (
     Coefficient,
     Coefficients,
@@ -55,12 +55,12 @@ def atlas(drop: tuple[str, ...] = ()) -> Law:
         Q = jnp.asarray(x["target_tokens"]) * worth_of_epochs(x["epochs"], c["lambda"])
         return Q * floored(1 + c["tau"] * source_tokens_seen(x) / Q)
 
-    def shapes(c: Coefficients, x: Columns) -> dict[str, Array]:
-        return main_shapes(c, x["params"], effective_tokens(c, x))
+    def log_shapes(c: Coefficients, x: Columns) -> dict[str, Array]:
+        return main_log_shapes(c, jnp.log(x["params"]), jnp.log(effective_tokens(c, x)))
 
     full = additive_law(
         "atlas",
-        shapes,
+        log_shapes,
         (
             *main_terms("D"),
             Coefficient("lambda", priors.log_normal(0.07, 1.0), off=0.0, owner="B",
@@ -68,6 +68,7 @@ def atlas(drop: tuple[str, ...] = ()) -> Law:
             Coefficient("tau", dist.TruncatedNormal(0.2, 0.3, low=-1.0, high=1.0), off=0.0, owner="B",
                         meaning="worth of a source token in target tokens"),
         ),
+        logs=True,
         references={
             "D": Reference(lambda x: jnp.log(effective_tokens(REFERENCE_COEFFICIENTS, x)), tokens=1)
         },

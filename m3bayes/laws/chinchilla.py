@@ -27,7 +27,6 @@ from m3bayes.laws.law import (
     Tokens,
     additive_law,
     data_seen,
-    power,
     without,
 )
 
@@ -40,13 +39,14 @@ def chinchilla(tokens: Tokens = "target", drop: tuple[str, ...] = ()) -> Law:
     """
     seen, quantity = data_seen(tokens)
 
-    def shapes(c: Coefficients, x: Columns) -> dict[str, Array]:
-        return main_shapes(c, x["params"], seen(x))
+    def log_shapes(c: Coefficients, x: Columns) -> dict[str, Array]:
+        return main_log_shapes(c, jnp.log(x["params"]), jnp.log(seen(x)))
 
     full = additive_law(
         "chinchilla",
-        shapes,
+        log_shapes,
         main_terms(quantity),
+        logs=True,
         options={} if tokens == "target" else {"tokens": tokens},
         source="Hoffmann et al. 2022, arXiv 2203.15556, eq. 2",
         formula="L = E + A N^-alpha + B D^-beta",
@@ -71,12 +71,12 @@ def main_terms(data: str, **scaled: Mapping[str, str]) -> tuple[Coefficient, ...
     )  # fmt: skip
 
 
-def main_shapes(c: Coefficients, N: ArrayLike, D: ArrayLike) -> dict[str, Array]:
-    """The shapes of E, A and B: 1, N^-alpha and D^-beta."""
+def main_log_shapes(c: Coefficients, log_N: ArrayLike, log_D: ArrayLike) -> dict[str, Array]:
+    """The logs of the shapes of E, A and B, which are 1, N^-alpha and D^-beta."""
     return {
-        "E": jnp.ones(()),
-        "A": power(N, -jnp.asarray(c["alpha"])),
-        "B": power(D, -jnp.asarray(c["beta"])),
+        "E": jnp.zeros(()),
+        "A": -jnp.asarray(c["alpha"]) * log_N,
+        "B": -jnp.asarray(c["beta"]) * log_D,
     }
 
 

@@ -29,7 +29,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from m3bayes.laws import priors
-from m3bayes.laws.chinchilla import main_shapes, main_terms
+from m3bayes.laws.chinchilla import main_log_shapes, main_terms
 from m3bayes.laws.law import (
     Coefficient,
     Coefficients,
@@ -69,8 +69,9 @@ def data_constrained(tokens: Tokens = "target", drop: tuple[str, ...] = ()) -> L
         log_scales = jnp.log(c["alpha"] * jnp.asarray(c["A"])) - jnp.log(c["beta"] * jnp.asarray(c["B"]))
         log_U_N = jnp.minimum(log_N, (log_scales + c["beta"] * log_U) / c["alpha"])
         N_eff = jnp.exp(log_U_N) * worth_of_epochs(jnp.exp(log_N - log_U_N), 1 / jnp.asarray(c["R_N"]))
-        shapes = main_shapes(c, N_eff, effective_tokens(x, 1 / jnp.asarray(c["R_D"])))
-        return sum((jnp.asarray(c[name]) * shape for name, shape in shapes.items()), start=jnp.zeros(()))
+        D_eff = effective_tokens(x, 1 / jnp.asarray(c["R_D"]))
+        shapes = main_log_shapes(c, jnp.log(N_eff), jnp.log(D_eff))
+        return sum((jnp.asarray(c[n]) * jnp.exp(shape) for n, shape in shapes.items()), start=jnp.zeros(()))
 
     full = law(
         "data_constrained",

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from m3bayes.laws import priors
-from m3bayes.laws.chinchilla import main_shapes, main_terms
+from m3bayes.laws.chinchilla import main_log_shapes, main_terms
 from m3bayes.laws.law import (
     Coefficient,
     Coefficients,
@@ -27,7 +27,6 @@ from m3bayes.laws.law import (
     Law,
     Reference,
     additive_law,
-    power,
     tokens_seen,
     without,
 )
@@ -41,18 +40,18 @@ REFERENCE_EPS = 0.1
 def dcpt(drop: tuple[str, ...] = ()) -> Law:
     """The D-CPT law; ``drop`` gives nested laws: any of A, B, C, eta, eps."""
 
-    def shapes(c: Coefficients, x: Columns) -> dict[str, Array]:
+    def log_shapes(c: Coefficients, x: Columns) -> dict[str, Array]:
         r = jnp.asarray(x["target_ratio"])
-        main = main_shapes(c, x["params"], tokens_seen(x))
+        main = main_log_shapes(c, jnp.log(x["params"]), jnp.log(tokens_seen(x)))
         return {
             **main,
-            "B": main["B"] * power(r, c["eta"]),
-            "C": power(r + c["eps"], -jnp.asarray(c["gamma"])),
+            "B": main["B"] + c["eta"] * jnp.log(r),
+            "C": -jnp.asarray(c["gamma"]) * jnp.log(r + c["eps"]),
         }
 
     full = additive_law(
         "dcpt",
-        shapes,
+        log_shapes,
         (
             *main_terms("D", B={"r": "eta"}),
             Coefficient("C", priors.term(), "loss", of_loss=True, at={"share": "-gamma"}, off=0.0,
@@ -63,6 +62,7 @@ def dcpt(drop: tuple[str, ...] = ()) -> Law:
             Coefficient("eps", priors.log_normal(0.1, 1.0), off=0.0, owner="C",
                         meaning="share below which the share no longer matters"),
         ),
+        logs=True,
         references={
             "r": LOG_RATIO,
             "share": Reference(lambda x: jnp.log(jnp.asarray(x["target_ratio"]) + REFERENCE_EPS)),

@@ -29,6 +29,7 @@ from m3bayes.errors import LawError
 
 Coefficients = Mapping[str, ArrayLike]
 Columns = Mapping[str, ArrayLike]
+Shapes = Callable[[Coefficients, Columns], Mapping[str, Array]]
 
 # What a law without r takes for its data: target tokens seen, or all tokens.
 Tokens = Literal["target", "all"]
@@ -128,8 +129,8 @@ class Law:
     """A loss surface. Build one with :func:`law` or :func:`additive_law`.
 
     ``loss``      (c, x) -> loss of one recipe, in the unit of the table's losses; c in table units
-    ``shapes``    for additive laws (c, x) -> {scale coefficient: its term divided by it}, c without the
-                  scales: L = sum of scale times shape. None for laws of another form.
+    ``log_shapes``  for additive laws (c, x) -> {scale coefficient: log of its term divided by it}, -inf where
+                  the term is absent, c without the scales. None for laws of another form.
     ``columns``   the columns of a run it reads
     ``equivariant``  a change of the units of N, U and the loss is a change of coefficients
     ``options``   what the constructor was given, for files: ``laws.named(name, **options)`` is this law
@@ -138,7 +139,7 @@ class Law:
     name: str
     coefficients: tuple[Coefficient, ...]
     loss: Callable[[Coefficients, Columns], Array]
-    shapes: Callable[[Coefficients, Columns], Mapping[str, Array]] | None = None
+    log_shapes: Shapes | None = None
     columns: tuple[str, ...] = RECIPE_COLUMNS
     references: Mapping[str, Reference] = REFERENCES
     equivariant: bool = True
@@ -193,24 +194,36 @@ def law(
 
 def additive_law(
     name: str,
-    shapes: Callable[[Coefficients, Columns], Mapping[str, Array]],
+    shapes: Shapes,
     coefficients: Sequence[Coefficient],
+    *,
+    logs: bool = False,
     **details,
 ) -> Law:
     """A law that is a sum of terms, L = sum_j scale_j * shape_j(c, x).
 
-    ``shapes`` gives ``{scale's name: shape}`` and must not read the scales themselves. Such laws are
-    fitted in coordinates where the size of each term on the runs is a coordinate of its own, which
-    is what makes weakly identified terms sampleable. ``details`` as for :func:`law`.
+    ``shapes`` gives ``{scale's name: shape}``, or with ``logs=True`` the logs of the shapes (-inf where a term
+    is absent), and must not read the scales themselves. Such laws are fitted in coordinates where the size of
+    each term on the runs is a coordinate of its own, which is what makes weakly identified terms sampleable.
+    Logs spare the sampler an exponential and a logarithm a term. ``details`` as for :func:`law`.
     """
 
     def loss(c: Coefficients, x: Columns) -> Array:
-        terms = (jnp.asarray(c[name]) * shape for name, shape in shapes(c, x).items())
-        return sum(terms, start=jnp.zeros(()))
+        terms = shapes(c, x).items()
+        return sum((jnp.asarray(c[n]) * (jnp.exp(v) if logs else v) for n, v in terms), start=jnp.zeros(()))
 
-    result = replace(law(name, loss, coefficients, **details), shapes=shapes)
+    def log_shapes(c: Coefficients, x: Columns) -> Mapping[str, Array]:
+        return {name: _log(jnp.asarray(shape)) for name, shape in shapes(c, x).items()}
+
+    result = replace(law(name, loss, coefficients, **details), log_shapes=shapes if logs else log_shapes)
     _check_shapes(result)
     return result
+
+
+def _log(shape: Array) -> Array:
+    """log, -inf at 0, where it has the gradient 0."""
+    present = shape > 0
+    return jnp.where(present, jnp.log(jnp.where(present, shape, 1.0)), -jnp.inf)
 
 
 def without(full: Law, names: Sequence[str]) -> Law:
@@ -233,12 +246,12 @@ def without(full: Law, names: Sequence[str]) -> Law:
         gone |= {c.name: c for c in orphans}
     # an owned coefficient's value does not matter once its owner is off; 1 keeps powers finite
     held = {n: float(c.off) if c.off is not None and n in names else 1.0 for n, c in gone.items()}
-    inner_loss, inner_shapes = full.loss, full.shapes
+    inner_loss, inner_shapes = full.loss, full.log_shapes
 
     def loss(c: Coefficients, x: Columns) -> Array:
         return inner_loss({**held, **c}, x)
 
-    def shapes(c: Coefficients, x: Columns) -> Mapping[str, Array]:
+    def log_shapes(c: Coefficients, x: Columns) -> Mapping[str, Array]:
         assert inner_shapes is not None
         all_shapes = inner_shapes({**held, **c}, x)
         return {name: shape for name, shape in all_shapes.items() if name not in gone}
@@ -251,7 +264,7 @@ def without(full: Law, names: Sequence[str]) -> Law:
             for c in kept
         ),
         loss=loss,
-        shapes=None if inner_shapes is None else shapes,
+        log_shapes=None if inner_shapes is None else log_shapes,
         options={**full.options, "drop": (*_dropped(full), *names)},
     )
 
@@ -286,17 +299,17 @@ def _check(candidate: Law) -> None:
 
 def _check_shapes(candidate: Law) -> None:
     """LawError unless the shapes are of scales the law has, and read only its other coefficients and columns."""
-    assert candidate.shapes is not None
+    assert candidate.log_shapes is not None
     x = dict.fromkeys(candidate.columns, 1.0)
     c = dict.fromkeys(candidate.names, 1.0)
     try:
-        scales = tuple(jax.eval_shape(candidate.shapes, c, x))
+        scales = tuple(jax.eval_shape(candidate.log_shapes, c, x))
         missing = [name for name in scales if name not in c]
         if missing:
             raise LawError(
                 f"law {candidate.name} has a shape for {missing[0]!r}, but no coefficient of that name"
             )
-        jax.eval_shape(candidate.shapes, {name: 1.0 for name in c if name not in scales}, x)
+        jax.eval_shape(candidate.log_shapes, {name: 1.0 for name in c if name not in scales}, x)
     except KeyError as error:
         raise LawError(
             f"law {candidate.name}: its shapes read {error}, which is neither one of its columns "

@@ -37,6 +37,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from m3bayes.laws import priors
+from m3bayes.laws.chinchilla import main_log_shapes
 from m3bayes.laws.law import (
     Coefficient,
     Coefficients,
@@ -44,7 +45,6 @@ from m3bayes.laws.law import (
     Law,
     Reference,
     additive_law,
-    power,
     source_tokens_seen,
     without,
 )
@@ -74,16 +74,16 @@ def log_effective_tokens(c: Coefficients, x: Columns, last_stage: ArrayLike | No
     return jnp.asarray(c["gamma"]) * jnp.log(r_f) + jnp.log(Q) + eta * jnp.log1p(tau * S / (eta * Q))
 
 
-def overfitting(c: Coefficients, x: Columns, unique_tokens: ArrayLike | None = None) -> Array:
-    """(k-1)_+^delta (N/U)^kappa r_f^omega, exactly 0 up to one epoch, with finite gradients there."""
+def log_overfitting(c: Coefficients, x: Columns, unique_tokens: ArrayLike | None = None) -> Array:
+    """log of (k-1)_+^delta (N/U)^kappa r_f^omega: -inf up to one epoch, with finite gradients there."""
     k = jnp.asarray(x["epochs"])
     U = x["target_tokens"] if unique_tokens is None else unique_tokens
     repeats = k > 1
     log_extra = jnp.log(jnp.where(repeats, k - 1, 1.0))
     log_ratio = jnp.log(jnp.asarray(x["params"]) / U)
     log_last = jnp.log(jnp.asarray(x["final_ratio"]))
-    size = jnp.exp(c["delta"] * log_extra + c["kappa"] * log_ratio + c["omega"] * log_last)
-    return jnp.where(repeats, size, 0.0)
+    log_size = c["delta"] * log_extra + c["kappa"] * log_ratio + c["omega"] * log_last
+    return jnp.where(repeats, log_size, -jnp.inf)
 
 
 @lru_cache
@@ -99,15 +99,14 @@ def m3(
     ``drop`` gives nested laws: any of A, B, lambda, tau, eta, gamma, P, kappa, omega.
     """
 
-    def shapes(c: Coefficients, x: Columns):
+    def log_shapes(c: Coefficients, x: Columns) -> dict[str, Array]:
         U = x["target_tokens"]
         unique = U + jnp.asarray(c["tau"]) * source_tokens_seen(x) if penalty_tokens != "target" else U
         last_stage = x["final_ratio"] + c["eps"] if floor else None
+        log_D = log_effective_tokens(c, x, last_stage)
         return {
-            "E": jnp.ones(()),
-            "A": power(x["params"], -jnp.asarray(c["alpha"])),
-            "B": jnp.exp(-jnp.asarray(c["beta"]) * log_effective_tokens(c, x, last_stage)),
-            "P": overfitting(c, x, unique),
+            **main_log_shapes(c, jnp.log(x["params"]), log_D),
+            "P": log_overfitting(c, x, unique),
         }
 
     coefficients = (
@@ -145,8 +144,9 @@ def m3(
     defaults = {"penalty_tokens": "target", "floor": False}
     full = additive_law(
         "m3",
-        shapes,
+        log_shapes,
         coefficients,
+        logs=True,
         references={"D": Reference(lambda x: log_effective_tokens(REFERENCE_COEFFICIENTS, x), tokens=1)},
         options={key: value for key, value in options.items() if value != defaults[key]},
         source="m3bayes, from what is public of arXiv 2410.12325v2",

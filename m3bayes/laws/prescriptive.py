@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import jax.numpy as jnp
 from jax import Array
 
 from m3bayes.laws import priors
-from m3bayes.laws.chinchilla import main_shapes, main_terms
+from m3bayes.laws.chinchilla import main_log_shapes, main_terms
 from m3bayes.laws.law import Coefficient, Coefficients, Columns, Law, Tokens, additive_law, data_seen, without
-from m3bayes.laws.m3 import overfitting
+from m3bayes.laws.m3 import log_overfitting
 
 
 @lru_cache
@@ -30,13 +31,14 @@ def prescriptive(tokens: Tokens = "target", drop: tuple[str, ...] = ()) -> Law:
     """
     seen, quantity = data_seen(tokens)
 
-    def shapes(c: Coefficients, x: Columns) -> dict[str, Array]:
+    def log_shapes(c: Coefficients, x: Columns) -> dict[str, Array]:
+        main = main_log_shapes(c, jnp.log(x["params"]), jnp.log(seen(x)))
         # M3's penalty, blind to the last stage
-        return {**main_shapes(c, x["params"], seen(x)), "P": overfitting({**c, "omega": 0.0}, x)}
+        return {**main, "P": log_overfitting({**c, "omega": 0.0}, x)}
 
     full = additive_law(
         "prescriptive",
-        shapes,
+        log_shapes,
         (
             *main_terms(quantity),
             Coefficient("P", priors.overfitting(), "loss (tokens/params)^kappa", of_loss=True,
@@ -47,6 +49,7 @@ def prescriptive(tokens: Tokens = "target", drop: tuple[str, ...] = ()) -> Law:
             Coefficient("kappa", priors.bounded_log_normal(0.7, 0.5, 0.05, 2.0), off=0.0, owner="P",
                         meaning="exponent of N/U in overfitting"),
         ),
+        logs=True,
         options={} if tokens == "target" else {"tokens": tokens},
         source="Lovelace et al. 2026, arXiv 2605.01640",
         formula="L = E + A N^-alpha + B D^-beta + P (k-1)_+^delta (N/U)^kappa",

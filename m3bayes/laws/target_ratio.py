@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from m3bayes.laws import priors
-from m3bayes.laws.chinchilla import main_shapes, main_terms
+from m3bayes.laws.chinchilla import main_log_shapes, main_terms
 from m3bayes.laws.law import (
     Coefficient,
     Coefficients,
@@ -25,7 +25,6 @@ from m3bayes.laws.law import (
     Law,
     Reference,
     additive_law,
-    power,
     source_tokens_seen,
     tokens_seen,
     without,
@@ -49,9 +48,10 @@ def target_ratio(repetition: bool = False, drop: tuple[str, ...] = ()) -> Law:
             x["epochs"], c["lambda"]
         ) + source_tokens_seen(x)
 
-    def shapes(c: Coefficients, x: Columns) -> dict[str, Array]:
-        share = power(x["target_ratio"], -jnp.asarray(c["gamma"]))
-        return {name: shape * share for name, shape in main_shapes(c, x["params"], worth(c, x)).items()}
+    def log_shapes(c: Coefficients, x: Columns) -> dict[str, Array]:
+        log_share = -jnp.asarray(c["gamma"]) * jnp.log(x["target_ratio"])
+        main = main_log_shapes(c, jnp.log(x["params"]), jnp.log(worth(c, x)))
+        return {name: shape + log_share for name, shape in main.items()}
 
     scaled = {"r": "-gamma"}
     coefficients = (
@@ -66,8 +66,9 @@ def target_ratio(repetition: bool = False, drop: tuple[str, ...] = ()) -> Law:
         )  # fmt: skip
     full = additive_law(
         "target_ratio",
-        shapes,
+        log_shapes,
         coefficients,
+        logs=True,
         references={
             "D": Reference(lambda x: jnp.log(worth(REFERENCE_COEFFICIENTS, x)), tokens=1),
             "r": LOG_RATIO,

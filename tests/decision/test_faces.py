@@ -7,7 +7,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from m3bayes.decision.cost import Cost, six_nd
@@ -57,7 +57,8 @@ REQUESTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+# a failing example is not shrunk: that would take minutes
+@settings(max_examples=60, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
 @given(given=REQUESTS, seed=st.integers(0, 2**31))
 def test_faces_hold_feasible_recipes_and_all_of_them(given, seed):
     rng = np.random.default_rng(seed)
@@ -187,13 +188,13 @@ def test_regimes_that_no_run_had_are_excluded():
             {"compute": 1e10, "bounds": {"tokens": (1e6, None), "epochs": (0, None)}},
             ["params >= 3e+04", "tokens >= 1e+06"],
         ),
-        ({"freeze": {"epochs": 4.0, "tokens": 1e5}}, ["epochs >= 4", "tokens <= 1e+05", "target_ratio"]),
+        ({"freeze": {"epochs": 4.0, "tokens": 1e5}}, ["epochs >= 4", "and tokens <= 1e+05", "exclude"]),
         (
             {"freeze": {"r": 1.0}, "bounds": {"S": (1e3, None)}},
             ["source_tokens >= 1000", "target_ratio >= 1"],
         ),
         ({"freeze": {"share": 0.9, "r": 1.0}}, ["last_stage_share"]),
-        ({"U": 1e9, "compute": 1e20}, ["tokens <= ", "(runs)", "bounds={...}"]),
+        ({"U": 1e9, "compute": 1e20}, ["tokens <= ", "(runs)", "bounds of your own"]),
         ({"freeze": {"first_ratio": 0.9, "share": 0.3, "r": 0.1}}, ["target_ratio <= 0.1"]),
         (
             {"bounds": {"r": (0.2, 0.3), "r_f": (0.9, 1.0)}, "freeze": {"share": 0.6}},

@@ -9,7 +9,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from m3bayes.decision import Recommendation, recommend
@@ -180,7 +180,7 @@ def test_the_near_optimal_set_grows_with_the_tolerance_and_may_be_empty():
     assert none.recipe == more.recipe
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
 @given(
     compute=st.floats(12, 15).map(lambda x: 10**x),
     freeze=st.sampled_from(
@@ -292,6 +292,17 @@ def test_a_flagged_posterior_and_a_far_budget_are_said():
     ("request_", "error", "said"),
     [
         ({"compute": 1e9}, InfeasibleError, "already cost"),
+        (
+            {"freeze": {"r": 0.5, "r_f": 0.5}, "bounds": {"S": (0, 0)}},
+            InfeasibleError,
+            r"source_tokens <= 0 \(asked for\), which leaves no source text, and final_ratio <= 0\.5",
+        ),
+        (
+            {"bounds": {"S": (1e9, 1e12)}},
+            InfeasibleError,
+            r"source_tokens >= 1e\+09 \(asked for\) and tokens <= \S+ \(runs\) exclude each other",
+        ),
+        ({"bounds": {"D": (0, 0)}}, InfeasibleError, r"tokens >= 1 \(asked for\) and tokens <= 0"),
         ({"ci": 1.5}, RecipeError, "ci is 1.5"),
         ({"tolerance": -1.0}, RecipeError, "tolerance is -1.0"),
         ({"baselines": {"4 epochs monolingual": Recipe(1e6, U, 4.0)}}, RecipeError, "another name"),

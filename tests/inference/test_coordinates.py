@@ -80,8 +80,8 @@ def test_outside_the_support_is_infinitely_unlikely():
 def test_scales_are_found_in_the_law_s_order():
     assert scale_names(m3()) == ("E", "A", "B", "P")
     assert scale_names(m3(drop=("P",))) == ("E", "A", "B")
-    assert next(law for law in all_laws() if law.shapes is None)
-    assert all(scale_names(law) == () for law in all_laws() if law.shapes is None)
+    assert next(law for law in all_laws() if law.log_shapes is None)
+    assert all(scale_names(law) == () for law in all_laws() if law.log_shapes is None)
 
 
 def test_prior_draws_are_inside_their_supports():

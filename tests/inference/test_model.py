@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 from numpyro.infer.util import log_density
-from scipy import stats
+from scipy import special, stats
 
 from m3bayes.inference.data import canonical, unscale
-from m3bayes.inference.model import model, site_priors
+from m3bayes.inference.model import log_gamma_ratio, model, site_priors
 from m3bayes.inference.noise import Noise, normal, student_t
 from m3bayes.inference.simulate import simulate
 from m3bayes.laws import chinchilla, m3
@@ -49,6 +49,17 @@ def test_log_density_is_prior_times_likelihood(noise: Noise):
     error = stats.t(float(sites["nu"])) if noise.kind == "student-t" else stats.norm()
     logs = error.logpdf((canon.arrays["y"][:n] - location) / sigma) - np.log(sigma)
     assert float(value) == pytest.approx(prior + (table["weight"][canon.order] * logs).sum(), rel=1e-9)
+
+
+def test_log_gamma_ratio_and_its_slope():
+    x = np.concatenate([np.linspace(0.5, 12, 200), np.geomspace(12, 1e8, 50)])
+    with jax.enable_x64(True):
+        found, slope = log_gamma_ratio(x), jax.vmap(jax.grad(log_gamma_ratio))(x)
+    expected = special.gammaln(x + 0.5) - special.gammaln(x)
+    # scipy's difference of large numbers has the larger error
+    np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-14 * np.abs(special.gammaln(x)).max())
+    np.testing.assert_allclose(found[:200], expected[:200], rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(slope[:200], (special.digamma(x + 0.5) - special.digamma(x))[:200], rtol=1e-11)
 
 
 def test_simulated_tables_have_the_losses_of_their_truth():

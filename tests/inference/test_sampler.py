@@ -20,7 +20,7 @@ def problem():
     runs = simulated.measured(chinchilla(), simulated.CHINCHILLA, simulated.monolingual(40))
     with jax.enable_x64(True):
         arrays = canonical(runs, chinchilla(), normal()).arrays
-        mode = find_mode(chinchilla(), normal(), 0, arrays, jax.random.key(0))
+        mode = find_mode(chinchilla(), normal(), 0, arrays, np.random.default_rng(0))
         yield arrays, mode, frame_at(mode.q[0], mode.hessian)
 
 

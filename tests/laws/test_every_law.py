@@ -26,7 +26,7 @@ VARIANTS = (
         for n in ("chinchilla", "data_constrained", "prescriptive", "practical", "farseer")
     ),
 )
-ADDITIVE = tuple(law for law in VARIANTS if law.shapes is not None)
+ADDITIVE = tuple(law for law in VARIANTS if law.log_shapes is not None)
 EQUIVARIANT = tuple(law for law in VARIANTS if law.equivariant)
 few = settings(max_examples=20, deadline=None)
 
@@ -235,12 +235,13 @@ def test_a_law_does_not_depend_on_the_precision_it_is_built_in(name):
 @pytest.mark.parametrize("law", ADDITIVE, ids=label)
 def test_additive_laws_are_the_sum_of_their_terms(law):
     c, x = plausible(law), recipe(epochs=3.0, target_ratio=0.4, final_ratio=0.8)
-    probe = law.shapes(c, x)
+    probe = law.log_shapes(c, x)
     others = {name: value for name, value in c.items() if name not in probe}
-    shapes = law.shapes(others, x)  # would raise KeyError if it read a scale
-    assert next(iter(shapes)) == "E"
-    assert all(law[name].of_loss for name in shapes)
-    assert sum(c[name] * float(shape) for name, shape in shapes.items()) == pytest.approx(loss(law, c, x))
+    log_shapes = law.log_shapes(others, x)  # would raise KeyError if it read a scale
+    assert next(iter(log_shapes)) == "E"
+    assert all(law[name].of_loss for name in log_shapes)
+    total = sum(c[name] * np.exp(float(log)) for name, log in log_shapes.items())
+    assert total == pytest.approx(loss(law, c, x))
 
 
 def droppable():
@@ -265,9 +266,9 @@ def test_a_nested_law_is_the_full_law_at_the_off_value(law, name):
     for coefficient in nested.coefficients:
         assert coefficient.owner in (None, *nested.names)
         assert all(power.lstrip("-") in nested.names for power in coefficient.at.values())
-    if nested.shapes is not None:
-        assert set(nested.shapes(kept, SMOOTH[0])) == {
-            n for n in nested.names if n in law.shapes(c, SMOOTH[0])
+    if nested.log_shapes is not None:
+        assert set(nested.log_shapes(kept, SMOOTH[0])) == {
+            n for n in nested.names if n in law.log_shapes(c, SMOOTH[0])
         }
 
 

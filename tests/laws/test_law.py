@@ -141,5 +141,5 @@ def test_a_law_of_any_form():
         columns=("params",),
         equivariant=False,
     )
-    assert mine.shapes is None
+    assert mine.log_shapes is None
     assert loss(mine, {"slope": 0.5}, {"params": 16.0}) == pytest.approx(4.0)
