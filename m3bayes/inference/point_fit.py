@@ -43,7 +43,7 @@ from m3bayes.runs import Runs
 
 STARTS = 256
 POLISHED = 8
-STEPS = 200
+STEPS = 600
 # a fit is finished when this many steps on end gained next to nothing, with damping changed in between
 IDLE_STEPS = 3
 REWEIGHTED = 2
