@@ -86,7 +86,7 @@ def add(commands) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    check_out(arguments.out)
+    check_out(arguments.out, arguments.runs)
     law = named_law(arguments.law, arguments.drop)
     runs = read_runs(
         arguments.runs,

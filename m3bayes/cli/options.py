@@ -178,10 +178,13 @@ def add_sampling(parser: ArgumentParser) -> None:
     )
 
 
-def check_out(path: Path | None) -> None:
-    """Raise where a result could not be written to ``path``: better before the work than after it."""
+def check_out(path: Path | None, *read: Path) -> None:
+    """Raise where a result could not be written to ``path``, or would replace a file that is ``read``: better
+    before the work than after it."""
     if path is None:
         return
+    if any(path.exists() and other.exists() and path.samefile(other) for other in read):
+        raise M3BayesError(f"--out {path} is the file to read: give another path, so that it is not replaced")
     if path.is_dir():
         raise M3BayesError(f"--out {path} is a folder: give the path of a file")
     if not path.parent.is_dir():

@@ -175,7 +175,7 @@ def run_plan(arguments: Namespace) -> int:
 
 def run_sweep(arguments: Namespace) -> int:
     _check_extra()
-    check_out(arguments.out)
+    check_out(arguments.out, arguments.plan)
     from m3bayes.pilot import results
     from m3bayes.pilot.plan import read_plan
     from m3bayes.pilot.sweep import check, left, sweep

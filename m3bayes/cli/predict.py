@@ -59,7 +59,7 @@ def add(commands) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    check_out(arguments.out)
+    check_out(arguments.out, arguments.posterior, arguments.recipes)
     post = load_allowed(arguments)
     recipes = read_table(arguments.recipes)
     try:

@@ -119,7 +119,7 @@ def _high(name: str, text: str) -> tuple[str, Ends]:
 
 
 def run(arguments: Namespace) -> int:
-    check_out(arguments.out)
+    check_out(arguments.out, arguments.posterior)
     bounds, freeze = _bounds(arguments.bounds), _each_once(arguments.freeze)
     baselines = _baselines(arguments.baseline)
     post = load_allowed(arguments)

@@ -414,3 +414,20 @@ def test_a_folder_that_may_not_be_written(run, passed, tmp_path):
 
 def test_the_table_of_the_demo_is_the_embedded_one():
     assert len(demo_runs()) == len(TABLE.read_text().splitlines()) - 1
+
+
+def test_what_is_read_is_never_replaced(run, passed, recipes, tmp_path):
+    table = tmp_path / "runs.csv"
+    table.write_bytes(TABLE.read_bytes())
+    before = {path: path.read_bytes() for path in (table, passed, recipes)}
+    for argv in (
+        ["fit", table, "--out", table],
+        ["predict", passed, recipes, "--out", recipes],
+        ["predict", passed, recipes, "--out", passed],
+        ["recommend", passed, *BUDGET, "--out", passed],
+        ["pilot", "run", table, "--target", "xx=xx", "--source", "en=en", "--out", table],
+    ):
+        code, _, messages = run(*argv)
+        assert code == 2
+        assert "is the file to read: give another path" in messages
+    assert {path: path.read_bytes() for path in before} == before
