@@ -208,10 +208,28 @@ def _prediction_rows(result: list[dict]) -> list[Row]:
     ]
 
 
-def _optimum_rows(result: object) -> list[Row]:
-    """P6's module gives finished lines: {"what", "target", "measured", "beside", "met"}."""
-    assert isinstance(result, list)
-    return [Row("P6", r["what"], r["target"], r["measured"], r["beside"], r["met"]) for r in result]
+def _optimum_rows(result: list[dict]) -> list[Row]:
+    rows = []
+    for row in result:
+        target, slsqp = row.get("target"), row["scipy_slsqp_over_ours"]
+        measured = f"{row['seconds']:.2f} s, {slsqp:,.0f}x"
+        worse = row["scipy_slsqp_worse_by_1e-6"]
+        beside = f"scipy SLSQP {row['scipy_slsqp_seconds']:,.0f} s ({worse:.0%} worse by > 1e-6)"
+        met = None
+        if target:
+            excess = row["excess_over_refined_grid"]
+            measured += f", excess {excess:.1e}"
+            beside += f"; one-dimensional minimize_scalar {row['scipy_minimize_scalar_seconds']:.1f} s"
+            met = (
+                row["seconds"] <= target["seconds"]
+                and slsqp >= target["times_scipy"]
+                and excess <= target["excess"]
+            )
+        wanted = f"<= {target['seconds']:g} s, >= {target['times_scipy']:g}x" if target else ""
+        rows.append(
+            Row("P6", f"{row['optima']:,} recipe optima, {row['law']}", wanted, measured, beside, met)
+        )
+    return rows
 
 
 ROWS: dict[str, Callable[..., list[Row]]] = {
