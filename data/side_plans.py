@@ -1,9 +1,11 @@
-"""Writes the two small plans beside the pilot's: learning rates by size, and how the rate should fall.
+"""Writes the plans beside the pilot's: learning rates by size, how the rate should fall, and scarce text.
 
-    python data/side_plans.py        writes data/learning_rate_plan.csv and data/decay_plan.csv
+    python data/side_plans.py        writes learning_rate_plan.csv, decay_plan.csv and scarcity_plan.csv in data/
 
 Learning rates: one pass over 800 kB of German, for four sizes and rates a factor 2 apart about the best one.
 Decay: three recipes of equal compute, one a regime, with the pilot's own decay and with a cosine.
+Scarcity: cells of equal compute like the pilot's ``epochs`` block, with three times its largest budget and less
+target text, where repetition costs most; and ``range``, one recipe a regime at the least and at the most compute.
 """
 
 from __future__ import annotations
@@ -13,7 +15,10 @@ from pathlib import Path
 import pandas as pd
 
 from m3bayes.files import write_text
+from m3bayes.pilot.designs import rounded
 from m3bayes.pilot.plan import plan_from_frame
+from m3bayes.recipe import Recipe
+from m3bayes.table_checks import VARIABLES
 
 FOLDER = Path(__file__).parent
 RATES = {
@@ -28,6 +33,14 @@ RECIPES = {
     "single": (2.51, 0.4014, 0.4014, None),
     "two": (2.51, 0.4014, 1.0, 0.0),
 }
+LANGUAGES = ("de", "ja", "fr")
+SCARCE_COMPUTE = 8e11  # FLOP, 6ND
+SCARCE_TOKENS = (20_000, 80_000, 40_000, 10_000)
+SCARCE_PARAMS = 83_280  # of the mixtures
+SCARCE_RATIOS = (0.3, 0.1, 0.6, 0.9, 0.03)
+OTHER_PARAMS = (55_536, 147_904)  # the target language alone at equal compute, beside SCARCE_PARAMS
+# params, D, U of the runs at the ends of the range of compute
+RANGE = ((24_736, 32_768, 20_000), (443_232, 1_880_000, 200_000))
 
 
 def learning_rate_plan() -> pd.DataFrame:
@@ -52,6 +65,44 @@ def decay_plan() -> pd.DataFrame:
     return plan_from_frame(pd.DataFrame(rows))
 
 
+def scarcity_plan() -> pd.DataFrame:
+    least, most = RANGE
+    recipes = [("range", recipe) for recipe in _three_regimes(*least)]
+    for number, U in enumerate(SCARCE_TOKENS):
+        recipes += [("epochs", recipe) for recipe in _scarce_cell(U)]
+        if number == 0:
+            recipes += [("range", recipe) for recipe in _three_regimes(*most)]
+    rows = [
+        {
+            "run": f"{language}-scarce-{number:03d}",
+            "block": block,
+            "language": language,
+            "subset": 0,
+            "seed": 0,
+        }
+        | {name: getattr(recipe, name) for name in VARIABLES}
+        for number, (block, recipe) in enumerate(recipes, start=1)
+        for language in LANGUAGES
+    ]
+    return plan_from_frame(pd.DataFrame(rows))
+
+
+def _scarce_cell(U: int) -> list[Recipe]:
+    """Runs of one compute and one U: each ratio with one stage and with two, and the target language alone."""
+    D = SCARCE_COMPUTE / (6 * SCARCE_PARAMS)
+    cell = [Recipe(N, U, rounded(SCARCE_COMPUTE / (6 * N * U))) for N in (SCARCE_PARAMS, *OTHER_PARAMS)]
+    for r in SCARCE_RATIOS:
+        k = rounded(r * D / U)
+        cell += [Recipe(SCARCE_PARAMS, U, k, r, 1.0, 0.0), Recipe(SCARCE_PARAMS, U, k, r, r)]
+    return cell
+
+
+def _three_regimes(N: int, D: float, U: int, r: float = 0.4) -> list[Recipe]:
+    k = rounded(r * D / U)
+    return [Recipe(N, U, rounded(D / U)), Recipe(N, U, k, r, 1.0, 0.0), Recipe(N, U, k, r, r)]
+
+
 if __name__ == "__main__":
-    for name, plan in (("learning_rate", learning_rate_plan()), ("decay", decay_plan())):
+    plans = {"learning_rate": learning_rate_plan(), "decay": decay_plan(), "scarcity": scarcity_plan()}
+    for name, plan in plans.items():
         write_text(FOLDER / f"{name}_plan.csv", plan.to_csv(index=False, lineterminator="\n"))

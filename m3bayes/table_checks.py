@@ -158,7 +158,7 @@ def _check_positive(columns: Mapping[str, np.ndarray], column: str, place: Place
 def _ratio_expected(values: np.ndarray, range_: str = "above 0 and at most 1") -> Callable[[int], str]:
     def expected(row: int) -> str:
         percent = f"; if it is in percent, divide by 100: {values[row] / 100:g}"
-        return f"a ratio {range_}{percent if 1 < values[row] <= 100 else ''}"
+        return f"a ratio {range_}{percent if 2 <= values[row] <= 100 else ''}"
 
     return expected
 

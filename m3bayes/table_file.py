@@ -25,6 +25,8 @@ _NOT_TEXT = (
     (b"\xff\xfe", "in UTF-16", "save it in UTF-8"),
     (b"\xfe\xff", "in UTF-16", "save it in UTF-8"),
     (b"\x89HDF", "a netCDF/HDF5 file", "give the table of runs, not a saved posterior"),
+    (b"\x89PNG", "a picture", "give the table"),
+    (b"%PDF", "a PDF document", "give the table"),
 )
 _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 

@@ -131,6 +131,7 @@ BAD_FILES: dict[str, tuple[str | bytes, list[str]]] = {
     "workbook": (b"PK\x03\x04" + b"\0" * 100, ["Excel", "save the sheet as CSV"]),
     "gzip": (b"\x1f\x8b\x08" + b"\0" * 100, ["gzip", "unpack"]),
     "posterior": (b"\x89HDF\r\n\x1a\n" + b"\0" * 100, ["netCDF"]),
+    "picture": (b"\x89PNG\r\n\x1a\n" + b"\0" * 100, ["picture"]),
     "name of two lines": (renamed("loss,", '"lo\nss",'), ["column loss missing", "lo ss"]),
     "web page": ("<html>\n<body>Not found</body>\n</html>\n", ["missing", "<html>"]),
     "damaged parquet": (b"PAR1" + b"\0" * 100, ["parquet"]),

@@ -97,6 +97,7 @@ def run(arguments: Namespace) -> int:
     folder = arguments.out.with_name(f"{arguments.out.name}.checkpoint")
     if arguments.resume and not folder.is_dir():
         message(f"there is no {folder} to resume from; starting anew")
+    message(f"fitting {law.name} to {len(runs)} runs of {runs.name}")
     post = fit(
         runs,
         law,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -191,6 +192,8 @@ def check_out(path: Path | None, *read: Path) -> None:
         raise M3BayesError(
             f"--out {path}: the folder {path.parent} does not exist; make it or choose another"
         )
+    if not os.access(path.parent, os.W_OK):
+        raise M3BayesError(f"--out {path}: the folder {path.parent} cannot be written to; choose another")
 
 
 def of_file(path: Path, error: RecipeError) -> RecipeError:

@@ -70,7 +70,7 @@ def canonical(runs: Runs, law: Law, noise: Noise, constants: Mapping[str, float]
     Raises RunTableError when the table lacks a column that the law or the noise reads.
     """
     for name in (*law.columns, *((noise.by,) if noise.by else ()), *(("loss_se",) if noise.known else ())):
-        if name not in runs.columns:
+        if name not in runs.columns and name != "first_ratio":  # a column that is not there is blank
             why = f"law {law.name}" if name in law.columns else "the noise"
             raise RunTableError(
                 f"{why} reads column {name!r}, which {runs.name} does not have; it has {', '.join(runs.columns)}"
@@ -87,7 +87,10 @@ def canonical(runs: Runs, law: Law, noise: Noise, constants: Mapping[str, float]
             "tokens": _geometric_mean(runs["target_tokens"]),
             "loss": float(np.median(runs["loss"])) if constants is None else constants["L"],
         }
-    x = {name: _in_units(name, np.asarray(runs[name], float), scale) for name in law.columns}
+    blank = np.full(len(runs), np.nan)
+    x = {
+        name: _in_units(name, np.asarray(runs.columns.get(name, blank), float), scale) for name in law.columns
+    }
     y = np.log(runs["loss"]) - np.log(scale["loss"])
     weight = runs["weight"] if "weight" in runs.columns else np.ones(len(runs))
     weight = np.where(np.isnan(weight), 1.0, weight)

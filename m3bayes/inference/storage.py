@@ -238,15 +238,17 @@ def _payload(path: str | os.PathLike[str]) -> bytes:
         data = Path(path).read_bytes()
     except OSError as error:
         reason = error.strerror or _one_line(error)
-        raise PosteriorFileError(f"{path} cannot be read: {reason}; give a file that save wrote") from error
+        raise PosteriorFileError(
+            f"{path} cannot be read: {reason}; give one that `m3bayes fit` wrote"
+        ) from error
     if not data.startswith(_HDF5):
         what = "is empty" if not data else "is not a netCDF (HDF5) file"
-        raise PosteriorFileError(f"{path} {what}; give a file that save wrote")
+        raise PosteriorFileError(f"{path} {what}; give one that `m3bayes fit` wrote")
     opened = unseal(data)
     if opened is None and _MARK.encode() not in data:
         raise PosteriorFileError(
             f"{path} is an HDF5 file but no posterior of m3bayes, or only the first part of one; "
-            f"give a file that save wrote"
+            f"give one that `m3bayes fit` wrote"
         )
     if opened is None:
         raise PosteriorFileError(
@@ -255,7 +257,7 @@ def _payload(path: str | os.PathLike[str]) -> bytes:
     image, label = opened
     kind, _, version = label.partition(" ")
     if kind != "posterior" or not version.isdecimal():
-        raise PosteriorFileError(f"{path} holds a {kind}, not a posterior; give a file that save wrote")
+        raise PosteriorFileError(f"{path} holds a {kind}, not a posterior; give one that `m3bayes fit` wrote")
     if int(version) > FORMAT:
         raise PosteriorFileError(
             f"{path} has file format {version}, this m3bayes reads up to {FORMAT}; install a later m3bayes"

@@ -17,6 +17,7 @@ from m3bayes.laws.m3 import m3
 from m3bayes.laws.practical import practical
 from m3bayes.laws.prescriptive import prescriptive
 from m3bayes.laws.published import PUBLISHED, Constant, Published, published
+from m3bayes.laws.staged import staged
 from m3bayes.laws.target_ratio import target_ratio
 
 LAWS: Mapping[str, Callable[..., Law]] = MappingProxyType(
@@ -30,6 +31,7 @@ LAWS: Mapping[str, Callable[..., Law]] = MappingProxyType(
         "practical": practical,
         "farseer": farseer,
         "dcpt": dcpt,
+        "staged": staged,
     }
 )
 
@@ -89,6 +91,7 @@ __all__ = [
     "practical",
     "prescriptive",
     "published",
+    "staged",
     "target_ratio",
     "without",
 ]

@@ -75,6 +75,17 @@ PLAUSIBLE = {
         "delta": 0.25,
     },
     "farseer": FARSEER,
+    "staged": {
+        **MAIN,
+        **PENALTY,
+        "lambda": 0.07,
+        "tau": 0.23,
+        "eta": 0.7,
+        "gamma": 0.1,
+        "omega": 1.0,
+        "xi": 0.15,
+        "chi": 0.4,
+    },
     "dcpt": {**MAIN, "C": 0.4, "eta": 0.3, "gamma": 0.4, "eps": 0.1},
 }
 
@@ -123,6 +134,13 @@ def naive(law: Law, c, x) -> float:
         D_eff = last ** c["gamma"] * Q * (1 + c["tau"] * S / (c["eta"] * Q)) ** c["eta"]
         unique = U + c["tau"] * S if extended else U
         return main(c, N, D_eff) + penalty(c, N, unique, k) * r_f ** c["omega"]
+    if law.name == "staged":
+        r_1 = x.get("first_ratio", 0.0)
+        s = 1.0 if r == r_f else (r - r_1) / (r_f - r_1)
+        Q = U * worth(k, c["lambda"])
+        early = s * 1 + (1 - s) * r_1 / r
+        D_eff = early ** c["chi"] * r_f ** c["gamma"] * Q * (1 + c["tau"] * S / (c["eta"] * Q)) ** c["eta"]
+        return main(c, N, D_eff) / r_f ** c["xi"] + penalty(c, N, U, k) * r_f ** c["omega"]
     if law.name == "chinchilla":
         return main(c, N, seen)
     if law.name == "data_constrained":

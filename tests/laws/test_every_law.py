@@ -260,7 +260,7 @@ def test_a_nested_law_is_the_full_law_at_the_off_value(law, name):
     kept = {n: c[n] for n in nested.names}
     assert name not in nested.names
     assert nested.options == {**law.options, "drop": (name,)}
-    x = {column: np.array([at[column] for at in SMOOTH]) for column in law.columns}
+    x = {column: np.array([at[column] for at in SMOOTH]) for column in SMOOTH[0]}
     np.testing.assert_allclose(nested.loss(kept, x), law.loss({**c, name: law[name].off}, x), rtol=1e-12)
     # nothing is left whose owner is gone, and no prior is scaled by what is gone
     for coefficient in nested.coefficients:

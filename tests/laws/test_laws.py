@@ -11,11 +11,11 @@ from m3bayes.laws import LAWS, all_laws, chinchilla, m3, named
 
 NAMES = [
     "m3", "chinchilla", "data_constrained", "target_ratio", "atlas",
-    "prescriptive", "practical", "farseer", "dcpt",
+    "prescriptive", "practical", "farseer", "dcpt", "staged",
 ]  # fmt: skip
 
 
-def test_there_are_nine():
+def test_there_are_ten():
     assert [law.name for law in all_laws()] == NAMES == list(LAWS)
 
 
