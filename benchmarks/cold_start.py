@@ -33,7 +33,7 @@ import time
 begun = time.time()
 import m3bayes as m3
 imported = time.time()
-post = m3.fit(m3.demo_runs(), m3.laws.named({law!r}), seed=0, progress=False, allow="flagged")
+post = m3.fit(m3.data.simulated_runs(), m3.laws.named({law!r}), seed=0, progress=False, allow="flagged")
 done = time.time()
 draws = post.draws["E"].size
 print(begun, imported, done, post.verdict, post.settings["attempts"], draws)

@@ -27,7 +27,7 @@ import numpy as np
 from scipy import optimize
 
 from benchmarks.prediction import hand_made_posterior, numpy_m3
-from m3bayes.data import demo_runs
+from m3bayes.data import simulated_runs
 from m3bayes.decision.cost import six_nd
 from m3bayes.decision.faces import Face, faces
 from m3bayes.decision.optimize import Surface, optima
@@ -41,14 +41,14 @@ OPEN = {"params": (0.0, math.inf), "tokens": (0.0, math.inf), "epochs": (0.0, ma
 
 
 def budgets() -> np.ndarray:
-    return np.geomspace(0.1, 30.0, 8) * demo_runs().compute.max()
+    return np.geomspace(0.1, 30.0, 8) * simulated_runs().compute.max()
 
 
 def problem(law: Law, compute: float) -> tuple[Surface, Mapping[str, Sequence[Face]]]:
     only_target = law.name == "chinchilla"
     with jax.enable_x64(True):
         asked = space(
-            demo_runs(),
+            simulated_runs(),
             law,
             compute=compute,
             target_tokens=U,
@@ -93,7 +93,7 @@ def scipy_bounded(c: Mapping[str, float], compute: float) -> float:
 
 def scipy_m3(c: Mapping[str, float], compute: float) -> float:
     """SLSQP over log N, log k, log r and log r_f from one start a regime: no corners, no second optimum."""
-    runs = demo_runs()
+    runs = simulated_runs()
     shares = runs.last_stage_share[runs["final_ratio"] > runs["target_ratio"]]
     columns = ("params", "epochs", "target_ratio", "final_ratio")
     bounds = [tuple(np.log([runs[name].min(), runs[name].max()])) for name in columns]

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from m3bayes.data import demo_runs, demo_truth
+from m3bayes.data import simulated_runs, simulated_truth
 from m3bayes.inference.noise import student_t
 from m3bayes.inference.posterior import Posterior
 from m3bayes.inference.predict import predict
@@ -37,10 +37,10 @@ def hand_made_posterior(law: Law, draws: int, seed: int = 0) -> Posterior:
     """Draws with logs .03 wide about the truth of the embedded table; four chains."""
     rng = np.random.default_rng(seed)
     shape = (4, draws // 4)
-    truth = demo_truth()["coefficients"]
+    truth = simulated_truth()["coefficients"]
     values = {name: truth[name] * np.exp(0.03 * rng.standard_normal(shape)) for name in law.names}
     values |= {"sigma": np.full(shape, 0.008), "nu": np.full(shape, 6.0)}
-    return Posterior(law, student_t(), demo_runs(), values, settings={"seed": seed})
+    return Posterior(law, student_t(), simulated_runs(), values, settings={"seed": seed})
 
 
 def random_recipes(rows: int, seed: int = 0) -> pd.DataFrame:

@@ -5,7 +5,8 @@
 Learning rates: one pass over 800 kB of German, for four sizes and rates a factor 2 apart about the best one.
 Decay: three recipes of equal compute, one a regime, with the pilot's own decay and with a cosine.
 Scarcity: cells of equal compute like the pilot's ``epochs`` block, with three times its largest budget and less
-target text, where repetition costs most; and ``range``, one recipe a regime at the least and at the most compute.
+target text, where repetition costs most; ``first_stage``, two-stage recipes there with target text in both stages or
+source text in both; and ``range``, one recipe a regime at the least and at the most compute.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ SCARCE_TOKENS = (20_000, 80_000, 40_000, 10_000)
 SCARCE_PARAMS = 83_280  # of the mixtures
 SCARCE_RATIOS = (0.3, 0.1, 0.6, 0.9, 0.03)
 OTHER_PARAMS = (55_536, 147_904)  # the target language alone at equal compute, beside SCARCE_PARAMS
+# r, r_f, r_1 at the first of SCARCE_TOKENS: target text in both stages, or source text in both
+GENTLE = ((0.3, 1.0, 0.15), (0.1, 1.0, 0.05), (0.3, 0.6, 0.0), (0.3, 0.6, 0.15))
 # params, D, U of the runs at the ends of the range of compute
 RANGE = ((24_736, 32_768, 20_000), (443_232, 1_880_000, 200_000))
 
@@ -72,6 +75,10 @@ def scarcity_plan() -> pd.DataFrame:
         recipes += [("epochs", recipe) for recipe in _scarce_cell(U)]
         if number == 0:
             recipes += [("range", recipe) for recipe in _three_regimes(*most)]
+    U, D = SCARCE_TOKENS[0], SCARCE_COMPUTE / (6 * SCARCE_PARAMS)
+    recipes += [
+        ("first_stage", Recipe(SCARCE_PARAMS, U, rounded(r * D / U), r, r_f, r_1)) for r, r_f, r_1 in GENTLE
+    ]
     rows = [
         {
             "run": f"{language}-scarce-{number:03d}",

@@ -10,9 +10,17 @@ training recipe with honest intervals::
 
 from importlib.metadata import version as _version
 
-from m3bayes import data, decision, laws, plots
+from m3bayes import data, decision, evaluation, laws, plots
 from m3bayes.data import demo_runs
-from m3bayes.decision import Recommendation, cost, recommend, risk
+from m3bayes.decision import Recommendation, cost, guidelines, recommend, risk
+from m3bayes.decision.design import NextRuns, candidate_runs, next_runs
+from m3bayes.decision.inverse import (
+    best_epochs,
+    least_compute,
+    least_target_text,
+    smallest_model,
+    value_of_text,
+)
 from m3bayes.errors import (
     FitError,
     InfeasibleError,
@@ -24,6 +32,7 @@ from m3bayes.errors import (
     RecipeError,
     RunTableError,
 )
+from m3bayes.evaluation import Comparison, Rollout, calibrate, check, compare, rollout, sensitivity
 from m3bayes.inference import noise
 from m3bayes.inference.fit import fit
 from m3bayes.inference.posterior import Posterior
@@ -37,11 +46,13 @@ __version__ = _version("m3bayes")
 
 __all__ = [
     "Coefficient",
+    "Comparison",
     "FitError",
     "InfeasibleError",
     "Law",
     "LawError",
     "M3BayesError",
+    "NextRuns",
     "NotConvergedError",
     "Note",
     "Posterior",
@@ -50,25 +61,40 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "Recommendation",
+    "Rollout",
     "RunTableError",
     "Runs",
     "Schedule",
     "Stage",
     "__version__",
+    "best_epochs",
+    "calibrate",
+    "candidate_runs",
+    "check",
+    "compare",
     "cost",
     "data",
     "decision",
     "demo_runs",
+    "evaluation",
     "fit",
+    "guidelines",
     "laws",
+    "least_compute",
+    "least_target_text",
     "load",
     "loss_draws",
+    "next_runs",
     "noise",
     "plots",
     "predict",
     "read_runs",
     "recommend",
     "risk",
+    "rollout",
     "runs_from_frame",
     "runs_from_stages",
+    "sensitivity",
+    "smallest_model",
+    "value_of_text",
 ]

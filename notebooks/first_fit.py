@@ -18,7 +18,7 @@
 # %matplotlib inline
 import m3bayes as m3
 
-runs = m3.demo_runs()
+runs = m3.data.simulated_runs()
 runs.frame()[["params", "target_tokens", "epochs", "target_ratio", "final_ratio", "loss"]].head()
 
 # %% [markdown]
@@ -34,7 +34,7 @@ post.summary()[["mean", "sd", "lower", "upper", "r_hat", "ess_bulk"]].round(4)
 # The truth should lie inside about nine of ten 90 % intervals.
 
 # %%
-truth = m3.data.demo_truth()["coefficients"]
+truth = m3.data.simulated_truth()["coefficients"]
 summary = post.summary(ci=0.9)
 covered = {name: bool(summary.lower[name] <= truth[name] <= summary.upper[name]) for name in truth}
 assert sum(covered.values()) >= len(covered) - 4

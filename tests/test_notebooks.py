@@ -11,7 +11,8 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path: Path):
+def test_notebook_runs(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("M3BAYES_NOTEBOOK_DRAWS", "500")
     exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), {"__name__": "notebook"})
 
 

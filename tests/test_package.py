@@ -11,11 +11,12 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import m3bayes
 from m3bayes import laws
-from m3bayes.data import demo_runs, demo_truth, pilot_runs
+from m3bayes.data import pilot_runs, simulated_runs, simulated_truth
 from m3bayes.pilot.plan import read_plan
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +44,7 @@ def test_the_embedded_table_is_regenerated_bit_for_bit():
 
 
 def test_the_embedded_table_says_simulated_and_spans_the_regimes():
-    runs = demo_runs()
+    runs = simulated_runs()
     assert set(runs["source"]) == {"simulated"}
     r, r_f = runs["target_ratio"], runs["final_ratio"]
     regimes = {"monolingual": r == 1, "multilingual": (r < 1) & (r_f == r), "two stages": r_f > r}
@@ -55,7 +56,7 @@ def test_the_embedded_table_says_simulated_and_spans_the_regimes():
 
 
 def test_the_embedded_table_scatters_about_its_truth_as_stated():
-    runs, truth = demo_runs(), demo_truth()
+    runs, truth = simulated_runs(), simulated_truth()
     law = laws.m3()
     columns = [
         dict(zip(law.columns, row, strict=True)) for row in np.stack([runs[c] for c in law.columns], 1)
@@ -81,7 +82,10 @@ def test_the_measured_table_varies_everything_in_every_language():
         assert some["target_tokens"].max() / some["target_tokens"].min() >= 16
         assert some["epochs"].min() <= 0.5 and some["epochs"].max() >= 16
         assert len(set(some.last_stage_share[r_f > r])) >= 8
-    names = read_plan(ROOT / "data" / "pilot_plan.csv").set_index("run")
+        assert some["epochs"].max() >= 64 and some["target_ratio"].min() <= 0.03
+        assert some.compute.max() / some.compute.min() > 1000
+    plans = [read_plan(ROOT / "data" / name) for name in ("pilot_plan.csv", "scarcity_plan.csv")]
+    names = pd.concat(plans).set_index("run")
     rows = names.loc[list(runs["run"])]
     assert np.allclose(runs["params"], rows["params"])
     assert np.allclose(runs["target_tokens"], rows["target_tokens"])

@@ -1,6 +1,6 @@
 """What the README shows is run: its ``python`` blocks, and the ``m3bayes`` lines of its ``sh`` blocks.
 
-In order, the blocks in one namespace, all in one folder with ``runs.csv``, a copy of the embedded table.
+In order, the blocks in one namespace, all in one folder with ``out/runs.csv``, the table that ``make demo`` leaves.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from m3bayes import cli
+from m3bayes.data import demo_runs
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -22,8 +23,8 @@ def test_examples(tmp_path, monkeypatch, capsys):
     blocks = list(BLOCK.finditer(readme))
     assert any(kind == "python" for kind, _ in (block.groups() for block in blocks)), "README has no example"
     monkeypatch.chdir(tmp_path)
-    table = ROOT / "m3bayes" / "data" / "simulated_pilot.csv"
-    (tmp_path / "runs.csv").write_bytes(table.read_bytes())
+    (tmp_path / "out").mkdir()
+    demo_runs().frame().to_csv(tmp_path / "out" / "runs.csv", index=False)
     namespace: dict[str, object] = {"__name__": "readme"}
     for block in blocks:
         kind, text = block.groups()

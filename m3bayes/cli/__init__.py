@@ -1,4 +1,4 @@
-"""The command line: ``m3bayes fit | summary | predict | recommend | pilot | laws | demo``.
+"""The command line: fit, summary, check, compare, rollout, calibrate, predict, recommend, guidelines, next ...
 
 Results go to stdout, messages to stderr. Exit codes: 0 fine, 2 bad input, 3 not converged, 4 infeasible.
 """
@@ -11,7 +11,21 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from m3bayes.cli import demo, fit, laws, pilot, predict, recommend, summary
+from m3bayes.cli import (
+    calibrate,
+    check,
+    compare,
+    demo,
+    fit,
+    guidelines,
+    laws,
+    next,
+    pilot,
+    predict,
+    recommend,
+    rollout,
+    summary,
+)
 from m3bayes.cli.show import message
 from m3bayes.errors import InfeasibleError, M3BayesError, NotConvergedError
 
@@ -63,6 +77,20 @@ def parser() -> ArgumentParser:
     )
     program.add_argument("--version", action="version", version=f"m3bayes {version('m3bayes')}")
     commands = program.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (fit, summary, predict, recommend, pilot, laws, demo):
+    for command in (
+        fit,
+        summary,
+        check,
+        calibrate,
+        compare,
+        rollout,
+        predict,
+        recommend,
+        guidelines,
+        next,
+        pilot,
+        laws,
+        demo,
+    ):
         command.add(commands)
     return program

@@ -93,6 +93,8 @@ class Space:
             for name, value in zip(RECIPE, (params, epochs, target_ratio, final_ratio), strict=True)
         )
         N = self.affordable(N, k * self.target_tokens / r)
+        # two stages whose ratios differ by rounding alone are one
+        r_f = r if same_ratio(r, r_f) else r_f
         first = self.first_ratio if r_f > r else None
         return Recipe(N, self.target_tokens, k, r, r_f, first, self.extra)
 

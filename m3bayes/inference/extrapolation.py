@@ -66,7 +66,8 @@ def extrapolation(runs: Runs, recipes: Columns, also: tuple[str, ...] = ()) -> E
 
     ``also`` names further columns of both that a law reads; they are compared as they are.
     """
-    extra = tuple(name for name in also if name not in RECIPE_COLUMNS)
+    # the share of the last stage stands for the ratio before it, which one stage does not have
+    extra = tuple(name for name in also if name not in (*RECIPE_COLUMNS, "first_ratio"))
     measured, asked = coordinates(runs.columns, extra), coordinates(recipes, extra)
     joint = (*JOINT, *extra)
     return Extrapolation(

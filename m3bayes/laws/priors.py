@@ -36,6 +36,10 @@ class _BoundedLogNormal(dist.LogNormal):
         scores = jax.random.truncated_normal(key, *self.scores, sample_shape)
         return jnp.clip(jnp.exp(self.loc + self.scale * scores), self.low, self.high)
 
+    def sample_with_intermediates(self, key: Array | None, sample_shape: tuple[int, ...] = ()):
+        # what numpyro.sample calls; inherited, it would draw from the log-normal that is not cut
+        return self.sample(key, sample_shape), []
+
 
 class _Beta(dist.Distribution):
     """Beta with its normalising constant worked out once (see :class:`_BoundedLogNormal`), the same to the last

@@ -9,7 +9,7 @@ curves end where no such recipe is left. Two stages have no target text before t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,7 @@ Number = float | int
 Limits = Mapping[str, tuple[float, float]]
 
 ALONG, FREE = 49, 17  # values along the axis, and of each variable that is optimised
+NEAR = np.geomspace(0.85, 1 / 0.85, 9)  # factors about the best of them, where two variables are
 ROUNDING = 1e-9
 
 
@@ -90,13 +91,21 @@ def draw_budget(
         recipes = _affordable(post.runs, candidates, compute, target_tokens, limits)
         if recipes["epochs"].size:
             curves[regime] = _best_along(post, along, recipes, ci)
+            if regime == "two-stage":
+                around = _around(curves[regime].recipes, along, limits)
+                near = _affordable(post.runs, around, compute, target_tokens, limits)
+                both = {
+                    name: np.append(values, near[name]) for name, values in curves[regime].recipes.items()
+                }
+                curves[regime] = _best_along(post, along, both, ci)
     if not curves:
         raise InfeasibleError(
             f"no recipe for {short_number(compute)} FLOP and {short_number(target_tokens)} target tokens is "
             f"within the range of the runs; choose a budget nearer to theirs"
         )
     tidy(axes)
-    for regime, (values, mean, lower, upper) in curves.items():
+    for regime, (recipes, mean, lower, upper) in curves.items():
+        values = recipes[along]
         style = REGIMES[regime]
         if len(values) == 1:
             ends = [[mean[0] - lower[0]], [upper[0] - mean[0]]]
@@ -116,15 +125,40 @@ def draw_budget(
     axes.set_title(f"{title}; bands: {percent(ci)} of the mean surface", fontsize=9)
 
 
-def _best_along(
-    post: Posterior, along: str, recipes: Mapping[str, np.ndarray], ci: float | int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Values along the axis, and mean, lower and upper loss of the best recipe at each."""
+class _Curve(NamedTuple):
+    """The best recipe at each value along the axis, and its mean, lower and upper loss."""
+
+    recipes: dict[str, np.ndarray]
+    mean: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+
+def _best_along(post: Posterior, along: str, recipes: Mapping[str, np.ndarray], ci: float | int) -> _Curve:
     found = predict(post, recipes, ci=ci, new_run=False)
     order = np.lexsort((found.loss_mean, recipes[along]))
-    values, first = np.unique(recipes[along][order], return_index=True)
+    _, first = np.unique(recipes[along][order], return_index=True)
     best = order[first]
-    return values, found.loss_mean[best], found.loss_lower[best], found.loss_upper[best]
+    chosen = {name: values[best] for name, values in recipes.items()}
+    return _Curve(chosen, found.loss_mean[best], found.loss_lower[best], found.loss_upper[best])
+
+
+def _around(best: Mapping[str, np.ndarray], along: str, limits: Limits) -> tuple[np.ndarray, ...]:
+    """(k, r, r_f) of two-stage recipes near the best ones, taken to the limits where they would leave them."""
+    one, other = _combined(NEAR, NEAR)
+    k, r, r_f = (
+        best[name][:, None] * np.ones_like(one) for name in ("epochs", "target_ratio", "final_ratio")
+    )
+    if along == "epochs":
+        r_f = np.clip(r_f * other, *limits["final_ratio"])
+    else:
+        k = np.clip(k * other, *limits["epochs"])
+    share_low, share_high = limits["last_stage_share"]
+    r_low, r_high = limits["target_ratio"]
+    low, high = np.maximum(r_low, share_low * r_f), np.minimum(r_high, share_high * r_f)
+    r = np.clip(r * one, low, high)
+    two_stages = (low <= high) & (r < r_f * (1 - ROUNDING))
+    return k[two_stages], r[two_stages], r_f[two_stages]
 
 
 def _affordable(

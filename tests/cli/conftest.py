@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from m3bayes import laws
-from m3bayes.data import demo_runs, demo_truth
+from m3bayes.data import simulated_runs, simulated_truth
 from m3bayes.errors import Note
 from m3bayes.inference.noise import student_t
 from m3bayes.inference.posterior import Posterior
@@ -20,12 +20,12 @@ def handmade(draws: int = 20, **changes) -> Posterior:
     shape = (2, draws)
     coefficients = {
         name: value * np.exp(0.02 * random.normal(size=shape))
-        for name, value in demo_truth()["coefficients"].items()
+        for name, value in simulated_truth()["coefficients"].items()
     }
     post = Posterior(
         law=laws.m3(),
         noise=student_t(),
-        runs=demo_runs(),
+        runs=simulated_runs(),
         draws={
             **coefficients,
             "sigma": np.full(shape, 0.008) + 1e-4 * random.random(shape),

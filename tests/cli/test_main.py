@@ -15,7 +15,6 @@ import pytest
 
 from m3bayes import cli
 from m3bayes.cli import fit as fit_command
-from m3bayes.data import demo_runs
 from m3bayes.decision.space import LETTERS
 from m3bayes.errors import Note
 from m3bayes.inference.noise import Noise
@@ -252,7 +251,7 @@ def test_summary(run, passed, flagged):
 
 def test_laws(run):
     code, out, _ = run("laws")
-    assert code == 0 and len(out.splitlines()) == 2 + 9
+    assert code == 0 and len(out.splitlines()) == 2 + 10
     _, out, _ = run("laws", "m3")
     assert "omega" in out and "log" not in out.splitlines()[0]
     _, out, _ = run("laws", "--json")
@@ -410,10 +409,6 @@ def test_bugs_are_not_hidden(monkeypatch, tmp_path):
 def test_a_folder_that_may_not_be_written(run, passed, tmp_path):
     tmp_path.chmod(0o500)
     assert "write" in bad(run, "recommend", passed, *BUDGET, "--out", tmp_path / "recipe.json")
-
-
-def test_the_table_of_the_demo_is_the_embedded_one():
-    assert len(demo_runs()) == len(TABLE.read_text().splitlines()) - 1
 
 
 def test_what_is_read_is_never_replaced(run, passed, recipes, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from m3bayes import laws
 from m3bayes.cli import options
-from m3bayes.data import demo_runs
+from m3bayes.data import simulated_runs
 from m3bayes.errors import LawError, M3BayesError, NotConvergedError, Note
 from m3bayes.inference.noise import Noise
 from m3bayes.inference.posterior import Posterior
@@ -129,7 +129,7 @@ def test_a_flagged_posterior_is_refused_by_its_codes(tmp_path, monkeypatch):
     law = laws.chinchilla()
     draws = {name: np.ones((2, 3)) for name in (*law.names, "sigma", "nu")}
     notes = (Note("R_HAT", "a"), Note("R_HAT", "b"), Note("ESS", "c"))
-    flagged = Posterior(law, Noise(), demo_runs(), draws, verdict="flagged", notes=notes)
+    flagged = Posterior(law, Noise(), simulated_runs(), draws, verdict="flagged", notes=notes)
     monkeypatch.setattr(options, "load", lambda path: flagged)
     path = tmp_path / "post.nc"
     with pytest.raises(NotConvergedError, match=r"R_HAT, ESS\).*--allow flagged") as caught:

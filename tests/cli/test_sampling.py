@@ -13,8 +13,9 @@ import pytest
 
 from m3bayes import cli
 from m3bayes.cli.demo import TIMES_LARGEST
-from m3bayes.data import demo_runs, demo_truth
+from m3bayes.data import demo_runs, simulated_truth
 from m3bayes.inference.storage import load
+from m3bayes.runs import read_runs
 
 ROOT = Path(__file__).parent.parent.parent
 TABLE = ROOT / "m3bayes" / "data" / "simulated_pilot.csv"
@@ -27,10 +28,12 @@ def demo(tmp_path_factory) -> Path:
     return out
 
 
-def test_the_demo_recovers_its_truth(demo):
-    post = load(demo / "posterior.nc")
+def test_a_fit_recovers_the_truth(tmp_path, capsys):
+    out = tmp_path / "post.nc"
+    assert cli.main(["fit", str(TABLE), "--draws", "500", "--out", str(out)]) == 0
+    post = load(out)
     assert post.verdict == "passed"
-    truth = demo_truth()["coefficients"]
+    truth = simulated_truth()["coefficients"]
     summary = post.summary(ci=0.999)
     outside = [n for n in truth if not summary.loc[n, "lower"] <= truth[n] <= summary.loc[n, "upper"]]
     assert outside == []
@@ -38,13 +41,22 @@ def test_the_demo_recovers_its_truth(demo):
     assert "UNIDENTIFIED" not in {note.code for note in post.notes}
 
 
+def test_the_demo_fits_the_measured_runs(demo):
+    post = load(demo / "posterior.nc")
+    assert post.verdict == "passed"
+    runs = read_runs(demo / "runs.csv")
+    assert len(runs) == len(post.runs) == len(demo_runs())
+    assert np.array_equal(runs["loss"], demo_runs()["loss"])
+
+
 def test_the_demo_recommends_within_30_times_the_largest_run(demo):
     recipe = json.loads((demo / "recipe.json").read_text())
     times = recipe["compute"] / demo_runs().compute.max()
     assert TIMES_LARGEST / 2 < times < 30
     codes = {note["code"] for note in recipe["notes"]}
-    assert "BEYOND_30X" not in codes and "EXTRAPOLATION" in codes
-    assert recipe["posterior"]["table"] == "simulated_pilot.csv"
+    assert codes.isdisjoint({"BEYOND_30X", "COMPUTE_UNUSED"})
+    assert codes >= {"EXTRAPOLATION", "BOUNDS_WIDENED"}
+    assert recipe["posterior"]["table"] == "pilot_runs.csv"
 
 
 def test_the_demo_draws_a_picture(demo):
@@ -53,7 +65,12 @@ def test_the_demo_draws_a_picture(demo):
     picture = imread(demo / "recommendation.png")
     assert min(picture.shape[:2]) >= 400
     assert picture[..., :3].std() > 0.05, "an empty picture"
-    assert {path.name for path in demo.iterdir()} == {"posterior.nc", "recipe.json", "recommendation.png"}
+    assert {path.name for path in demo.iterdir()} == {
+        "runs.csv",
+        "posterior.nc",
+        "recipe.json",
+        "recommendation.png",
+    }
 
 
 def test_the_same_seed_gives_the_same_draws_and_another_others(tmp_path, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+import numpyro
 import pytest
 from scipy import stats
 
@@ -31,6 +32,30 @@ def test_bounded_log_normal():
     inside = whole.cdf(0.6) - whole.cdf(0.2)
     assert prior.log_prob(0.3) == pytest.approx(whole.logpdf(0.3) - np.log(inside), rel=1e-6)
     assert stats.kstest(values, lambda v: (whole.cdf(v) - whole.cdf(0.2)) / inside).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        priors.bounded_log_normal(0.7, 0.5, 0.05, 2.0),
+        priors.exponent(),
+        priors.floor(),
+        priors.logit_normal(-1.2, 1.2),
+    ],
+)
+def test_a_model_draws_from_the_very_prior(prior):
+    """numpyro.sample has a way of its own to a distribution's draws."""
+
+    def model():
+        with numpyro.plate("draw", 4000):
+            numpyro.sample("value", prior)
+
+    traced = numpyro.handlers.trace(numpyro.handlers.seed(model, jax.random.key(1))).get_trace()
+    values = np.asarray(traced["value"]["value"])
+    assert np.isfinite(prior.log_prob(values)).all()
+    assert np.asarray(prior.support(values)).all()
+    direct = np.asarray(prior.sample(jax.random.key(2), (4000,)))
+    assert stats.ks_2samp(values, direct).pvalue > 1e-3
 
 
 def test_logit_normal():

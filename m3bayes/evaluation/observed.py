@@ -1,0 +1,90 @@
+"""What a posterior's draws say of the runs it was fitted to: standardised residuals and densities.
+
+| symbol | meaning |
+|---|---|
+| t_di | (log L_i - log L_d(x_i)) / s_di, the residual of run i in draw d in units of its noise |
+| s_di | sqrt(sigma_d^2 + (se_i / L_i)^2), sigma_d of the run's group where the noise has groups |
+| nu_d | degrees of freedom of Student-t noise, infinite for normal noise |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+from scipy import special
+
+from m3bayes.inference.posterior import Posterior
+from m3bayes.inference.predict import loss_draws
+
+# quantities to follow: {name: f}, f of {coefficient: (draw,)} in the table's units gives (draw,)
+Quantities = Mapping[str, Callable[[Mapping[str, np.ndarray]], np.ndarray]]
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """``t`` and ``scale`` as above, ``nu`` (draw, 1)."""
+
+    t: Float[np.ndarray, "draw run"]
+    scale: Float[np.ndarray, "draw run"]
+    nu: Float[np.ndarray, "draw 1"]
+
+
+def observed(post: Posterior) -> Observed:
+    """Residuals of every run in every draw, chains one after the other."""
+    log_loss = np.log(loss_draws(post, post.runs))
+    draws, runs = log_loss.shape
+    sigma = post.draws["sigma"].reshape(draws, -1)
+    group = np.zeros(runs, int)
+    if post.noise.by is not None:
+        group = np.array([post.groups.index(str(value)) for value in post.runs[post.noise.by]])
+    scale = sigma[:, group]
+    if post.noise.known:
+        scale = np.hypot(scale, np.nan_to_num(post.runs["loss_se"]) / post.runs["loss"])
+    student = post.noise.kind == "student-t"
+    nu = post.draws["nu"].reshape(draws, 1) if student else np.full((draws, 1), np.inf)
+    return Observed((np.log(post.runs["loss"]) - log_loss) / scale, scale, nu)
+
+
+def below(seen: Observed) -> Float[np.ndarray, "draw run"]:
+    """P(T <= t), exact also far out in the lower tail; of the upper one at -t."""
+    return _below(seen.nu, seen.t)
+
+
+def above(seen: Observed) -> Float[np.ndarray, "draw run"]:
+    """P(T >= t), exact also far out in the upper tail."""
+    return _below(seen.nu, -seen.t)
+
+
+def log_density(seen: Observed) -> Float[np.ndarray, "draw run"]:
+    """Log density of each run's log loss in each draw."""
+    from scipy import stats  # takes half a second, which fits have no use for
+
+    if np.isinf(seen.nu).all():
+        return stats.norm.logpdf(seen.t) - np.log(seen.scale)
+    return stats.t.logpdf(seen.t, seen.nu) - np.log(seen.scale)
+
+
+def log_likelihood(post: Posterior) -> Float[np.ndarray, " draw"]:
+    """Log density of all runs' log losses together, each by its weight."""
+    return log_density(observed(post)) @ weights(post)
+
+
+def weights(post: Posterior) -> Float[np.ndarray, " run"]:
+    """How often each run counts, 1 by default."""
+    return post.runs["weight"] if "weight" in post.runs.columns else np.ones(len(post.runs))
+
+
+def thinned(post: Posterior, most: int) -> Posterior:
+    """The same posterior with at most ``most`` draws, evenly spaced, as one chain."""
+    flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in post.draws.items()}
+    total = len(next(iter(flat.values())))
+    kept = np.linspace(0, total - 1, min(most, total)).astype(int)
+    draws = {name: values[kept][None] for name, values in flat.items()}
+    return replace(post, draws=draws, sample_stats={}, log_likelihood=None)
+
+
+def _below(nu: Float[np.ndarray, "draw 1"], t: Float[np.ndarray, "draw run"]) -> np.ndarray:
+    return special.ndtr(t) if np.isinf(nu).all() else special.stdtr(nu, t)

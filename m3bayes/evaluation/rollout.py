@@ -1,0 +1,175 @@
+"""rollout(runs, laws) -> Rollout: fit on some runs, predict the others, as a user would have had to.
+
+Every law is fitted to the training runs of every split, with the prior that those runs give, and predicts the
+test runs. Intervals hold uncertainty of the coefficients and the noise of a run; they assume that the law
+holds where it is asked, and a test that they fail is how one learns that it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+import pandas as pd
+
+from m3bayes.errors import M3BayesError, Note, RunTableError
+from m3bayes.evaluation.candidates import check_feeds, counts, failed_note, flagged_note, named_apart
+from m3bayes.evaluation.scores import Scores, predictive, score
+from m3bayes.evaluation.splits import CUTS, FOLDS, Split, atlas_splits
+from m3bayes.evaluation.splits import splits as splits_by
+from m3bayes.inference.fit import fit
+from m3bayes.inference.noise import Noise, student_t
+from m3bayes.laws.law import Law
+from m3bayes.runs import Runs
+
+KIND = "coefficients and noise; assumes the law holds"
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """Predictions of held-out runs, law by law and split by split.
+
+    ``table``   a row a law and split: ``law``, ``split``, ``train`` and ``test`` (runs), ``verdict`` (passed,
+                flagged, or failed: no posterior), ``coefficients`` (of the law), ``compute_ratio`` (largest
+                compute of the test runs / of the training runs), then
+                the :class:`~m3bayes.evaluation.scores.Scores`, NaN where the fit failed
+    ``runs``    a row a law, split and test run: ``law``, ``split``, ``run``, ``loss`` as measured, ``loss_mean``,
+                ``new_run_lower`` and ``new_run_upper`` (of level ``ci``), in the table's unit; ``pit``, the
+                probability that a new run's loss is lower, uniform where the posterior is right
+    ``ci``      level of the intervals in ``runs``
+    ``kind``    what the intervals hold
+    ``notes``   FLAGGED and FAILED fits, SPLIT_LEFT_OUT
+    """
+
+    table: pd.DataFrame
+    runs: pd.DataFrame
+    ci: float
+    kind: str
+    notes: tuple[Note, ...]
+
+
+def rollout(
+    runs: Runs,
+    laws: Law | Sequence[Law],
+    by: str = "compute",
+    *,
+    cuts: Sequence[float] = CUTS,
+    folds: int = FOLDS,
+    splits: Sequence[Split] | None = None,
+    noise: Noise | None = None,
+    seed: int = 0,
+    chains: int = 4,
+    warmup: int | None = None,
+    draws: int = 500,
+    ci: float = 0.9,
+    report: Report | None = None,
+) -> Rollout:
+    """Fit every law to the training runs of every split and predict the test runs.
+
+    ``by``      "compute", "params", "tokens", "target_tokens", "mixture", "random", "atlas" or a column: see
+                :func:`m3bayes.evaluation.splits.splits`, which also takes ``cuts`` and ``folds``
+    ``splits``  of one's own instead
+    ``noise``, ``chains``, ``warmup``, ``draws``, ``seed`` as for :func:`m3bayes.fit`; the seed is also that of
+                random splits, and gives the same table again
+    ``report``  is called with fits done and fits in all
+
+    Runs of weight 0 neither train nor test. A fit that misses its gate is in the table as flagged, one that
+    fails as failed, each with a note. Raises RunTableError for a table that a law cannot read or a split that
+    cannot be, M3BayesError for a wrong ``ci`` or where every fit fails.
+    """
+    if not 0 < ci < 1:
+        raise M3BayesError(f"ci is {ci}; give the share of new runs in the interval, between 0 and 1, as .9")
+    named, noise = named_apart(laws), student_t() if noise is None else noise
+    check_feeds(runs, named, noise)
+    chosen, notes = _splits(runs, by, cuts, folds, splits, seed)
+    counted = counts(runs)
+    rows, predictions = [], []
+    for split in chosen:
+        tested = split.test & counted
+        train, test = runs.select(split.train), runs.select(tested)
+        for name, law in named.items():
+            row = {
+                "law": name,
+                "split": split.name,
+                "train": len(train),
+                "test": len(test),
+                "verdict": "failed",
+                "coefficients": len(law.names),
+                "compute_ratio": float(test.compute.max() / train.compute.max()),
+            }
+            try:
+                post = fit(
+                    train, law, noise=noise, seed=seed, chains=chains, warmup=warmup, draws=draws,
+                    allow="flagged", progress=False,
+                )  # fmt: skip
+                found = predictive(post, test)
+                scores = score(found, test["loss"])
+            except M3BayesError as error:
+                notes.append(failed_note(name, split.name, error))
+                rows.append(row | dict.fromkeys((field.name for field in fields(Scores)), np.nan))
+            else:
+                if post.verdict == "flagged":
+                    notes.append(flagged_note(name, split.name, post))
+                rows.append(row | {"verdict": post.verdict} | asdict(scores))
+                lower, upper = found.interval(ci)
+                predictions.append(
+                    pd.DataFrame(
+                        {
+                            "law": name,
+                            "split": split.name,
+                            "run": np.array(runs.names)[tested],
+                            "loss": test["loss"],
+                            "loss_mean": found.loss_mean,
+                            "new_run_lower": lower,
+                            "new_run_upper": upper,
+                            "pit": found.probability_below(test["loss"]),
+                        }
+                    )
+                )
+            if report is not None:
+                report(len(rows), len(chosen) * len(named))
+    if not predictions:
+        raise M3BayesError(f"no fit could be made: {notes[-1].message}")
+    return Rollout(pd.DataFrame(rows), pd.concat(predictions, ignore_index=True), ci, KIND, tuple(notes))
+
+
+def _splits(
+    runs: Runs,
+    by: str,
+    cuts: Sequence[float],
+    folds: int,
+    given: Sequence[Split] | None,
+    seed: int,
+) -> tuple[tuple[Split, ...], list[Note]]:
+    if given is not None:
+        return _checked(runs, given), []
+    if by != "atlas":
+        return splits_by(runs, by, cuts, folds, seed), []
+    found = atlas_splits(runs, seed)
+    kept = tuple(split for split in found.values() if isinstance(split, Split))
+    if not kept:
+        raise next(error for error in found.values() if isinstance(error, RunTableError))
+    return kept, [
+        Note("SPLIT_LEFT_OUT", f"split {name!r} is left out: {error}", (name,))
+        for name, error in found.items()
+        if isinstance(error, RunTableError)
+    ]
+
+
+def _checked(runs: Runs, given: Sequence[Split]) -> tuple[Split, ...]:
+    if not given:
+        raise RunTableError("splits: none given, expected at least one Split")
+    for split in given:
+        if not len(split.train) == len(split.test) == len(runs):
+            raise RunTableError(
+                f"split {split.name!r} has masks of {len(split.train)} and {len(split.test)} runs, "
+                f"expected {len(runs)} as in {runs.name}"
+            )
+        if (split.train & split.test).any() or not split.train.any() or not split.test.any():
+            raise RunTableError(
+                f"split {split.name!r} has {(split.train & split.test).sum()} runs in both parts, "
+                f"{split.train.sum()} to train on and {split.test.sum()} to test; expected none, some and some"
+            )
+    return tuple(given)

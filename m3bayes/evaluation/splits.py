@@ -1,0 +1,200 @@
+"""Which runs to train on and which to predict: the ways to hold out runs that a decision would have to foresee.
+
+| by | test runs |
+|---|---|
+| compute, tokens, target_tokens, a column of numbers | the larger ones, past a share of the runs |
+| params | those of the largest N, of the two largest, ... |
+| mixture | recipes (r, r_f, r_1) that no training run had, in seeded folds |
+| random | a seeded share of the runs |
+| a column of labels | each label in turn |
+
+| symbol | meaning |
+|---|---|
+| N, U, D | parameters, unique target tokens, all tokens |
+| r, r_f, r_1 | target ratio of all tokens, of the last stage, before it |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from m3bayes.errors import RunTableError
+from m3bayes.runs import Runs
+
+CUTS = (0.5, 0.7, 0.85)
+FOLDS = 5
+LARGEST = 3  # held-out sizes at most
+FEWEST_TRAIN, FEWEST_TEST = 8, 3
+ATLAS = ("all", "largest N", "most tokens", "most compute", "unseen mixtures")
+ATLAS_SHARE = 0.8  # of the runs to train on
+RATIO_DECIMALS = 6  # ratios that agree to so many are one mixture
+
+Mask = Bool[np.ndarray, " run"]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Masks over the runs of a table; no run is in both."""
+
+    name: str
+    train: Mask
+    test: Mask
+
+
+def splits(
+    runs: Runs, by: str, cuts: Sequence[float] = CUTS, folds: int = FOLDS, seed: int = 0
+) -> tuple[Split, ...]:
+    """The splits of a table ``by`` what the module's table says.
+
+    ``cuts`` are shares of the runs to train on: in order of size, or at random for "random". Runs of one size
+    stay together, so that every training run is smaller than every test run. ``folds`` and ``seed`` are for
+    "mixture" (and "random"). Raises RunTableError where the runs do not differ in ``by``, a value is blank, or
+    fewer than 8 training or 3 test runs would be left.
+    """
+    _check_cuts(cuts)
+    if by == "params":
+        return _largest_sizes(runs)
+    if by == "mixture":
+        return _unseen_mixtures(runs, folds, seed)
+    if by == "random":
+        return tuple(_random(runs, share, seed) for share in cuts)
+    values = _SIZES[by](runs) if by in _SIZES else runs[by]
+    if values.dtype == object:
+        return _left_out_labels(runs, by, values)
+    if np.isnan(values).any():
+        row = int(np.argmax(np.isnan(values)))
+        raise RunTableError(
+            f"{runs.name}: row {row + 1}, column {by}: blank, expected a number to split by; "
+            "fill it in or leave the run out"
+        )
+    found = (_past_share(runs, by, values, share) for share in sorted(cuts))
+    return tuple({split.name: split for split in found}.values())  # ties may make one split of two cuts
+
+
+def atlas_splits(runs: Runs, seed: int = 0) -> dict[str, Split | RunTableError]:
+    """The five splits of the ATLAS protocol (arXiv 2510.22037) by name, or why the table cannot give one.
+
+    The paper does not publish its split of "all"; here it and the unseen mixtures hold out a fifth, as the most
+    tokens (D) and the most compute do; "largest N" holds out the largest N, with as many of the next as it takes
+    for 3 test runs.
+    """
+    wanted: dict[str, Callable[[], Split]] = {
+        "all": lambda: _random(runs, ATLAS_SHARE, seed),
+        "largest N": lambda: _largest_sizes(runs)[0],
+        "most tokens": lambda: splits(runs, "tokens", (ATLAS_SHARE,))[0],
+        "most compute": lambda: splits(runs, "compute", (ATLAS_SHARE,))[0],
+        "unseen mixtures": lambda: _unseen_mixtures(runs, FOLDS, seed)[0],
+    }
+    found: dict[str, Split | RunTableError] = {}
+    for name in ATLAS:
+        try:
+            split = wanted[name]()
+            found[name] = Split(name, split.train, split.test)
+        except RunTableError as error:
+            found[name] = error
+    return found
+
+
+_SIZES: dict[str, Callable[[Runs], Float[np.ndarray, " run"]]] = {
+    "compute": lambda runs: runs.compute,
+    "tokens": lambda runs: runs.tokens,
+    "target_tokens": lambda runs: runs["target_tokens"],
+}
+
+
+def _past_share(runs: Runs, by: str, values: np.ndarray, share: float) -> Split:
+    """Train on the smaller runs: of the parts that keep ties together, that nearest to ``share`` of the runs."""
+    ordered = np.sort(values)
+    # sizes that were computed may differ in their last bits
+    ends = np.flatnonzero(ordered[1:] > ordered[:-1] + 1e-9 * np.abs(ordered[:-1]))
+    if not len(ends):
+        raise _alike(runs, by)
+    last, first = ordered[(end := ends[np.argmin(np.abs(ends + 1 - share * len(values)))])], ordered[end + 1]
+    return _checked(runs, by, Split(f"{by} >= {first:.4g}", values <= last, values >= first))
+
+
+def _largest_sizes(runs: Runs) -> tuple[Split, ...]:
+    sizes = np.unique(runs["params"])
+    if len(sizes) == 1:
+        raise _alike(runs, "params")
+    found = []
+    for size in sizes[:0:-1]:
+        test = runs["params"] >= size
+        if test.sum() >= FEWEST_TEST and (~test).sum() >= FEWEST_TRAIN:
+            found.append(Split(f"params >= {size:.4g}", ~test, test))
+    if not found:
+        smallest = runs["params"] >= sizes[1]
+        _checked(runs, "params", Split(f"params >= {sizes[1]:.4g}", ~smallest, smallest))
+    return tuple(found[:LARGEST])
+
+
+def _unseen_mixtures(runs: Runs, folds: int, seed: int) -> tuple[Split, ...]:
+    _check_folds(folds)
+    mixture = mixtures(runs)
+    total = int(mixture.max()) + 1
+    if total == 1:
+        raise _alike(runs, "mixture (target_ratio, final_ratio, first_ratio)")
+    folds = min(folds, total)
+    fold_of_mixture = np.random.default_rng(seed).permutation(np.arange(total) % folds)
+    fold = fold_of_mixture[mixture]
+    return tuple(
+        _checked(runs, "mixture", Split(f"unseen mixtures {i + 1}", fold != i, fold == i))
+        for i in range(folds)
+    )
+
+
+def mixtures(runs: Runs) -> Int[np.ndarray, " run"]:
+    """The number of each run's combination of r, r_f and r_1, from 0."""
+    r, r_f = runs["target_ratio"], runs["final_ratio"]
+    first = runs.columns["first_ratio"] if "first_ratio" in runs.columns else np.full(len(runs), np.nan)
+    blank = np.where(r == r_f, r, 0.0)  # one stage has one ratio, of two stages the first has no target text
+    ratios = np.stack([r, r_f, np.where(np.isnan(first), blank, first)], axis=1)
+    return np.unique(np.round(ratios, RATIO_DECIMALS), axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def _random(runs: Runs, share: float, seed: int) -> Split:
+    train = np.zeros(len(runs), bool)
+    train[np.random.default_rng(seed).permutation(len(runs))[: round(share * len(runs))]] = True
+    return _checked(runs, "random", Split(f"random {1 - share:.0%}", train, ~train))
+
+
+def _left_out_labels(runs: Runs, by: str, values: np.ndarray) -> tuple[Split, ...]:
+    labels = sorted({str(value) for value in values})
+    if len(labels) == 1:
+        raise _alike(runs, by)
+    masks = {label: np.array([str(value) == label for value in values]) for label in labels}
+    return tuple(
+        _checked(runs, by, Split(f"{by} {label or '(blank)'}", ~test, test)) for label, test in masks.items()
+    )
+
+
+def _checked(runs: Runs, by: str, split: Split) -> Split:
+    train, test = int(split.train.sum()), int(split.test.sum())
+    if train < FEWEST_TRAIN or test < FEWEST_TEST:
+        raise RunTableError(
+            f"{runs.name}: split {split.name!r} has {train} training and {test} test runs, expected at least "
+            f"{FEWEST_TRAIN} and {FEWEST_TEST}; give other cuts, or more runs that differ in {by}"
+        )
+    return split
+
+
+def _alike(runs: Runs, by: str) -> RunTableError:
+    return RunTableError(
+        f"{runs.name}: all runs have one {by}, expected several to split by it; split by something else"
+    )
+
+
+def _check_cuts(cuts: Sequence[float]) -> None:
+    wrong = [cut for cut in cuts if not 0 < cut < 1]
+    if wrong or not len(cuts):
+        given = f"{wrong[0]:g}" if wrong else "empty"
+        raise RunTableError(f"cuts: {given}, expected shares of the runs to train on, between 0 and 1, as .7")
+
+
+def _check_folds(folds: int) -> None:
+    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
+        raise RunTableError(f"folds is {folds!r}, expected a whole number of 2 or more")

@@ -1,0 +1,114 @@
+"""Inverse questions, against Chinchilla's closed forms and searches on grids."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+
+from m3bayes.decision.budgets import recommended, request
+from m3bayes.decision.inverse import (
+    best_epochs,
+    least_compute,
+    least_target_text,
+    smallest_model,
+    value_of_text,
+)
+from m3bayes.errors import InfeasibleError, RecipeError
+from m3bayes.inference.predict import loss_draws
+from m3bayes.laws import chinchilla, chinchilla_optimum
+from tests.decision import synthetic
+from tests.decision.synthetic import CHINCHILLA, DRAWS, TRUTH, posterior, scattered
+
+E, A, B, ALPHA, BETA = (CHINCHILLA[name] for name in ("E", "A", "B", "alpha", "beta"))
+ONE = posterior(
+    {name: np.full(DRAWS, value) for name, value in CHINCHILLA.items()}, synthetic.runs(), chinchilla()
+)
+MANY = posterior(scattered(CHINCHILLA, 0, spread=0.01), synthetic.runs(), chinchilla())
+OPEN = {"params": (0.0, math.inf), "tokens": (0.0, math.inf), "epochs": (0.0, math.inf)}
+# four epochs at most: the data are 4 U, the rest of the compute goes into N
+FOUR = OPEN | {"epochs": (0.0, 4.0)}
+ALONE = {"r": 1.0}
+
+
+def chinchilla_loss(N, D):
+    return E + A * N**-ALPHA + B * D**-BETA
+
+
+def test_the_least_compute_is_where_the_optimum_has_the_loss():
+    found = least_compute(ONE, 1e6, 3.5, bounds=OPEN, freeze=ALONE)
+    expected = brentq(
+        lambda log_C: chinchilla_loss(*chinchilla_optimum(CHINCHILLA, math.exp(log_C))) - 3.5, 25, 60
+    )
+    assert math.log(found.value) == pytest.approx(expected, abs=2e-3)
+    assert found.probability == 1 and found.loss.mean <= 3.5
+    assert 6 * found.recipe.params * found.recipe.tokens <= found.value * (1 + 1e-9)
+
+
+def test_a_little_less_compute_is_not_enough():
+    found = least_compute(MANY, 1e6, 3.5, 0.8, bounds=OPEN, freeze=ALONE)
+    assert found.probability >= 0.8
+    asked = request(MANY, None, OPEN, ALONE)
+    _, losses, _ = recommended(asked, asked.at(found.value * 0.99, 1e6))
+    assert np.mean(losses <= 3.5) < 0.8
+    surer = least_compute(MANY, 1e6, 3.5, 0.95, bounds=OPEN, freeze=ALONE)
+    assert surer.value > found.value
+
+
+def test_the_least_text_is_what_four_epochs_need():
+    C = 1e17
+    D_star = float(chinchilla_optimum(CHINCHILLA, C)[1])
+    wanted = chinchilla_loss(C / (6 * 0.2 * D_star), 0.2 * D_star)
+    found = least_target_text(ONE, C, wanted, bounds=FOUR, freeze=ALONE)
+    assert math.log(found.value) == pytest.approx(math.log(0.2 * D_star / 4), abs=2e-3)
+    assert found.recipe.epochs == pytest.approx(4)
+
+
+def test_the_smallest_model_is_the_smaller_root():
+    C = 1e17
+    N_star = float(chinchilla_optimum(CHINCHILLA, C)[0])
+    wanted = chinchilla_loss(0.3 * N_star, C / (6 * 0.3 * N_star))
+    found = smallest_model(ONE, C, 1e6, wanted, bounds=OPEN, freeze=ALONE)
+    assert math.log(found.value) == pytest.approx(math.log(0.3 * N_star), abs=2e-3)
+    assert found.recipe.params == pytest.approx(found.value)
+
+
+def test_out_of_reach_is_said_with_the_best_probability():
+    with pytest.raises(InfeasibleError, match=r"no compute from .* reaches loss 1.7 .*; the best is 0:"):
+        least_compute(ONE, 1e6, 1.7, bounds=OPEN, freeze=ALONE)
+    with pytest.raises(RecipeError, match=r"probability 1\.5"):
+        least_compute(ONE, 1e6, 3.5, 1.5)
+
+
+def test_more_text_is_worth_what_the_closed_form_says():
+    C, U, more = 1e17, 1e6, 1e6
+
+    def loss(C: float, U: float) -> float:
+        return chinchilla_loss(C / (24 * U), 4 * U)
+
+    found = value_of_text(ONE, C, U, more, bounds=FOUR, freeze=ALONE)
+    assert found.gain.mean == pytest.approx(loss(C, U) - loss(C, U + more), rel=1e-6)
+    # a tenth of the text more, which bigger models can stand in for
+    little = value_of_text(ONE, 1e14, U, U / 100, bounds=FOUR, freeze=ALONE)
+    multiple = brentq(lambda m: loss(m * 1e14, U) - loss(1e14, 1.01 * U), 1, 1e3)
+    assert little.beyond == 0
+    assert little.compute.mean == pytest.approx(
+        multiple, rel=0.02
+    )  # straight lines between factors of 10^(1/4)
+    # no compute makes up for as much text again
+    assert found.beyond == 1 and found.compute.mean == pytest.approx(1e3, rel=1e-9)
+
+
+def test_best_epochs_are_those_of_a_grid():
+    post = posterior(scattered(TRUTH, 1, spread=0.02), synthetic.runs())
+    N, U = 1e6, 1e5
+    found = best_epochs(post, N, U)
+    k = np.geomspace(0.7, 16, 2001)
+    losses = loss_draws(post, {"params": N, "target_tokens": U, "epochs": k})
+    assert found.recipe.epochs == pytest.approx(k[np.argmin(losses.mean(axis=0))], rel=3e-3)
+    assert found.epochs.draws == pytest.approx(k[np.argmin(losses, axis=1)], rel=3e-3)
+    assert found.loss.mean <= losses.mean(axis=0).min() * (1 + 1e-12)
+    bounded = best_epochs(post, N, U, bounds={"epochs": (0.7, 2.0)})
+    assert bounded.recipe.epochs == pytest.approx(2.0) and "AT_BOUND" in [note.code for note in bounded.notes]
