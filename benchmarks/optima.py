@@ -30,7 +30,7 @@ from benchmarks.prediction import hand_made_posterior, numpy_m3
 from m3bayes.data import simulated_runs
 from m3bayes.decision.cost import six_nd
 from m3bayes.decision.faces import Face, faces
-from m3bayes.decision.optimize import Surface, optima
+from m3bayes.decision.optimize import Surface, optima_by_regime
 from m3bayes.decision.space import space
 from m3bayes.laws import chinchilla, m3
 from m3bayes.laws.law import Law
@@ -64,8 +64,8 @@ def ours(law: Law, c: Mapping[str, np.ndarray]) -> np.ndarray:
     losses = []
     for compute in budgets():
         surface, parts = problem(law, float(compute))
-        found = [optima(surface, c, {}, regime, several).loss for regime, several in parts.items()]
-        losses.append(np.min(found, axis=0))
+        found = optima_by_regime(surface, c, {}, parts)
+        losses.append(np.min([optimum.loss for optimum in found.values()], axis=0))
     return np.array(losses)
 
 

@@ -12,7 +12,7 @@ from importlib.metadata import version as _version
 
 from m3bayes import data, decision, evaluation, laws, plots
 from m3bayes.data import demo_runs
-from m3bayes.decision import Recommendation, cost, guidelines, recommend, risk
+from m3bayes.decision import Recommendation, cost, evaluate_plans, frontier, guidelines, recommend, risk
 from m3bayes.decision.design import NextRuns, candidate_runs, next_runs
 from m3bayes.decision.inverse import (
     best_epochs,
@@ -76,8 +76,10 @@ __all__ = [
     "data",
     "decision",
     "demo_runs",
+    "evaluate_plans",
     "evaluation",
     "fit",
+    "frontier",
     "guidelines",
     "laws",
     "least_compute",

@@ -1,4 +1,4 @@
-"""The command line: fit, summary, check, compare, rollout, calibrate, predict, recommend, guidelines, next ...
+"""The command line: fit, summary, check, compare, rollout, calibrate, predict, recommend, plans, guidelines, next ...
 
 Results go to stdout, messages to stderr. Exit codes: 0 fine, 2 bad input, 3 not converged, 4 infeasible.
 """
@@ -21,6 +21,7 @@ from m3bayes.cli import (
     laws,
     next,
     pilot,
+    plans,
     predict,
     recommend,
     rollout,
@@ -86,6 +87,7 @@ def parser() -> ArgumentParser:
         rollout,
         predict,
         recommend,
+        plans,
         guidelines,
         next,
         pilot,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from m3bayes.cli.report import UNITS, text
 from m3bayes.cli.show import json_text, message, notes
 from m3bayes.cli.summary import describe, headline
 from m3bayes.decision import Recommendation, recommend
+from m3bayes.decision.risk import KINDS, Risk, parse
 from m3bayes.decision.space import LETTERS
 from m3bayes.errors import RecipeError
 from m3bayes.files import write_text
@@ -41,8 +42,8 @@ def add(commands) -> None:
     parser = commands.add_parser(
         "recommend",
         help="the best recipe for a compute budget",
-        description="The recipe with the lowest expected loss that spends at most the given compute, with "
-        "intervals. Bounds are the range of the runs where not given.",
+        description="The recipe with the lowest expected loss, or another risk, that spends at most the given compute, "
+        "with intervals. Bounds are the range of the runs where not given.",
     )
     add_posterior(parser)
     parser.add_argument(
@@ -68,6 +69,14 @@ def add(commands) -> None:
         default=0.005,
         metavar="LOSS",
         help="excess loss that is still near-optimal, in the table's unit of loss (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--risk",
+        type=risk_named,
+        default="mean",
+        metavar="RISK",
+        help=f"what to make small over the draws, in the table's unit of loss: {KINDS}; Q between 0 and 1, regret is "
+        "the loss above each draw's own optimum (default: %(default)s)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write everything here, as JSON")
     add_ci(parser)
@@ -110,6 +119,13 @@ def add_bounds(parser: ArgumentParser) -> None:
     )
 
 
+def risk_named(text: str) -> Risk:
+    try:
+        return parse(text)
+    except RecipeError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
 def _low(name: str, text: str) -> tuple[str, Ends]:
     return name, (not_negative(text), None)
 
@@ -130,6 +146,7 @@ def run(arguments: Namespace) -> int:
         bounds=bounds,
         freeze=freeze,
         baselines=baselines,
+        risk=arguments.risk,
         tolerance=arguments.tolerance,
         ci=arguments.ci,
     )

@@ -29,7 +29,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from m3bayes.decision.optimize import Draws, Surface, newton
+from m3bayes.decision.newton import newton
+from m3bayes.decision.optimize import Draws, Surface
 from m3bayes.decision.space import Space
 from m3bayes.errors import Note, RecipeError
 from m3bayes.recipe import Recipe

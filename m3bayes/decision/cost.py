@@ -12,9 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
@@ -22,12 +25,16 @@ from m3bayes.errors import RecipeError
 
 CostFunction = Callable[[ArrayLike, ArrayLike], ArrayLike]
 
+# what is solved for lies between these, in plain parameters or tokens
+LEAST, MOST = 1e-3, 1e30
+
 
 @dataclass(frozen=True)
 class Cost:
     """``function(N, D)``: FLOP of training N parameters on D tokens, increasing in both, written for jax.
 
-    ``params_for(C, D)`` is its inverse in N where there is a closed form; otherwise N is solved for.
+    ``params_for(C, D)`` and ``tokens_for(C, N)`` are its inverses where there are closed forms; otherwise N and
+    D are solved for.
     The function takes plain parameters and tokens; ``unit_params`` and ``unit_tokens`` say how many of
     them are one unit of what :meth:`flops` is given.
     """
@@ -37,6 +44,7 @@ class Cost:
     params_for: Callable[[ArrayLike, ArrayLike], ArrayLike] | None = None
     unit_params: float | int = 1.0
     unit_tokens: float | int = 1.0
+    tokens_for: Callable[[ArrayLike, ArrayLike], ArrayLike] | None = None
 
     def in_units(self, unit_params: float | int, unit_tokens: float | int) -> Cost:
         """The same cost for N and D counted in a table's units."""
@@ -65,24 +73,45 @@ class Cost:
 
     def tokens(self, C: float | int, N: float | int) -> float:
         """D that C pays for with N parameters; 0 where N alone costs more, inf where tokens are free."""
-        return _crossing(lambda log_D: self.flops(N, jnp.exp(log_D)), C, self.unit_tokens)
+        plain = float(N) * self.unit_params
+        if self.tokens_for is not None:
+            return _within(self.tokens_for(C, plain)) / self.unit_tokens
+        return float(_crossing(self.function, "tokens", C, plain)) / self.unit_tokens
 
     def params(self, C: float | int, D: float | int) -> float:
         """N that C pays for on D tokens; 0 where tokens alone cost more, inf where parameters are free."""
-        return _crossing(lambda log_N: self.flops(jnp.exp(log_N), D), C, self.unit_params)
+        plain = float(D) * self.unit_tokens
+        if self.params_for is not None:
+            return _within(self.params_for(C, plain)) / self.unit_params
+        return float(_crossing(self.function, "params", C, plain)) / self.unit_params
 
 
-def _crossing(flops: Callable[[ArrayLike], Array], C: float | int, unit: float | int) -> float:
-    """Where a cost that increases in a log reaches C, between 1e-3 and 1e30 plain parameters or tokens."""
-    low, high = math.log(1e-3 / unit), math.log(1e30 / unit)
-    if float(flops(low)) > C:
-        return 0.0
-    if float(flops(high)) < C:
-        return math.inf
-    for _ in range(100):
+def _within(count: ArrayLike) -> float:
+    """Plain parameters or tokens; below LEAST is none at all, above MOST as many as one likes."""
+    plain = np.asarray(count).item()
+    return 0.0 if plain < LEAST else math.inf if plain > MOST else plain
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _crossing(
+    function: CostFunction, solved: Literal["params", "tokens"], C: ArrayLike, given: ArrayLike
+) -> Array:
+    """Where a cost that increases in plain parameters or tokens reaches C."""
+
+    def above(log: Array) -> Array:
+        N, D = (jnp.exp(log), given) if solved == "params" else (given, jnp.exp(log))
+        return jnp.asarray(function(N, D)) > C
+
+    def halve(_: ArrayLike, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
         middle = (low + high) / 2
-        low, high = (low, middle) if float(flops(middle)) > C else (middle, high)
-    return math.exp(low)
+        return jnp.where(above(middle), low, middle), jnp.where(above(middle), middle, high)
+
+    ends = jnp.log(jnp.asarray(LEAST)), jnp.log(jnp.asarray(MOST))
+    least, most = ends
+    low, _ = lax.fori_loop(0, 100, halve, ends)
+    reached = jnp.where(above(least), 0.0, jnp.exp(low))
+    return jnp.where(above(most), reached, jnp.inf)
 
 
 def _root(excess: Callable, log_C: Array, log_D: Array, low: Array, high: Array) -> Array:
@@ -103,13 +132,14 @@ def _six_nd(N: ArrayLike, D: ArrayLike) -> Array:
     return 6.0 * jnp.asarray(N) * D
 
 
-def _params_of_six_nd(C: ArrayLike, D: ArrayLike) -> Array:
-    return jnp.asarray(C) / 6.0 / D
+def _other_of_six_nd(C: ArrayLike, one: ArrayLike) -> ArrayLike:
+    """N of D, or D of N."""
+    return C / 6.0 / one
 
 
 def six_nd() -> Cost:
     """C = 6 N D (Kaplan et al. 2020): what the matrix products of a dense transformer cost."""
-    return Cost("6ND", _six_nd, _params_of_six_nd)
+    return Cost("6ND", _six_nd, _other_of_six_nd, tokens_for=_other_of_six_nd)
 
 
 def as_cost(cost: Cost | CostFunction) -> Cost:

@@ -32,6 +32,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from m3bayes.decision.cost import Cost
 from m3bayes.decision.space import Space
@@ -63,12 +65,36 @@ class Face(NamedTuple):
     spend: float | Array
 
 
+SHAPES = ((), (), (2,), (2, 2), (2, 3), (2,), (2,), ())
+
+
 def arrays(face: Face) -> Face:
     """The face with arrays as leaves, so that one compilation serves all faces."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=float), face)
 
 
-def recipe_at(face: Face, t: Array, cost: Cost) -> dict[str, Array]:
+def packed(face: Face) -> Float[np.ndarray, " number"]:
+    """The numbers of a face in a row: many faces are then one array, which is cheap to pick from and to pass."""
+    return np.concatenate([np.ravel(leaf) for leaf in face]).astype(np.float64)
+
+
+def unpacked(row: Float[Array | np.ndarray, " number"]) -> Face:
+    leaves = []
+    for shape in SHAPES:
+        size = math.prod(shape)
+        leaves.append(row[:size].reshape(shape))
+        row = row[size:]
+    return Face(*leaves)
+
+
+def free_coordinates(faces: Sequence[Face]) -> int:
+    """How many coordinates, in the order N, k, r, r_f, a search of faces needs: 2 where no r has room (nor then
+    r_f, unless there are two stages), else all 4. Two numbers, for each is compiled."""
+    fixed = all(face.r[0] == face.r[1] and np.array_equal(face.last[0], face.last[1]) for face in faces)
+    return 2 if fixed else 4
+
+
+def recipe_at(face: Face, t: Array | Sequence[ArrayLike], cost: Cost) -> dict[str, Array]:
     """The recipe at a point t = (N, k, r, r_f) of a face's box; a coordinate without room has no effect."""
     r = _between(jnp.log(face.r[0]), jnp.log(face.r[1]), t[2])
     last = jnp.log(face.last[:, 0] + face.last[:, 1] * r)
@@ -91,7 +117,7 @@ def recipe_at(face: Face, t: Array, cost: Cost) -> dict[str, Array]:
     }
 
 
-def _between(low: Array, high: Array, t: Array) -> Array:
+def _between(low: Array, high: Array, t: ArrayLike) -> Array:
     """Geometric interpolation between logs: exactly 1 at an end that is 1."""
     return jnp.exp(low + t * (high - low))
 

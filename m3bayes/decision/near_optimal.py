@@ -18,8 +18,9 @@ from jaxtyping import Float
 
 from m3bayes.decision.cost import Cost
 from m3bayes.decision.faces import Face, Regime, arrays, recipe_at
-from m3bayes.decision.optimize import Optima, Points
+from m3bayes.decision.optimize import Optima
 from m3bayes.decision.space import RECIPE, Space
+from m3bayes.decision.starts import Points
 from m3bayes.inference.posterior import Posterior
 from m3bayes.inference.predict import loss_draws
 from m3bayes.recipe import Recipe

@@ -9,14 +9,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jax import Array
 from jax.typing import ArrayLike
 
 from m3bayes.decision.baselines import Baseline, baselines
 from m3bayes.decision.cost import Cost, as_cost, six_nd
 from m3bayes.decision.faces import REGIMES, Regime, faces
 from m3bayes.decision.near_optimal import NearOptimal, near_optimal
-from m3bayes.decision.optimize import Optima, Surface, best, optima
-from m3bayes.decision.recommendation import Loss, Optimum, Recommendation, recipe_row
+from m3bayes.decision.optimize import Surface, best, optima_by_regime
+from m3bayes.decision.recommendation import (
+    Loss,
+    Optimum,
+    Recommendation,
+    flagged,
+    recipe_row,
+    simulated,
+)
 from m3bayes.decision.regret import (
     Interval,
     best_regime,
@@ -24,7 +32,7 @@ from m3bayes.decision.regret import (
     optimum_columns,
     regime_table,
 )
-from m3bayes.decision.risk import Risk, mean
+from m3bayes.decision.risk import Risk, as_risk
 from m3bayes.decision.space import RECIPE, Space, space
 from m3bayes.errors import Note, RecipeError, unique_notes
 from m3bayes.inference.posterior import Posterior
@@ -41,7 +49,7 @@ def recommend(
     *,
     compute: Number,
     target_tokens: Number,
-    risk: Risk | None = None,
+    risk: Risk | Callable[[Array], Array] | None = None,
     cost: Cost | Callable[[ArrayLike, ArrayLike], ArrayLike] | None = None,
     bounds: Mapping[str, Sequence[Number | None]] | None = None,
     freeze: Mapping[str, Number] | None = None,
@@ -55,7 +63,7 @@ def recommend(
 
     ``compute``        FLOP
     ``target_tokens``  U = D_T, in the table's unit of tokens
-    ``risk``           default the expected loss
+    ``risk``           of :mod:`m3bayes.decision.risk`, default the expected loss; or a function of losses (draw,)
     ``cost``           default 6 N D; or a function of plain (params, tokens) giving FLOP, written for jax and
                        increasing in both
     ``bounds``         {variable: (low, high)}, in the table's units, of params, epochs, target_ratio,
@@ -90,9 +98,7 @@ def recommend(
             bounds=bounds or {},
             freeze=freeze or {},
         )
-        return _recommend(
-            post, asked, mean() if risk is None else risk, baselines or {}, tolerance, margin, ci, seed
-        )
+        return _recommend(post, asked, as_risk(risk), baselines or {}, tolerance, margin, ci, seed)
 
 
 def _recommend(
@@ -110,21 +116,19 @@ def _recommend(
     if "first_ratio" in post.law.columns:
         extra["first_ratio"] = space.first_ratio
     parts, excluded = faces(space)
-    found: dict[Regime, Optima] = {
-        regime: optima(surface, c, extra, regime, parts[regime]) for regime in parts
-    }
+    found = optima_by_regime(surface, c, extra, parts)
+    least = np.min([optimum.loss for optimum in found.values()], axis=0)
     recipes: dict[Regime, Recipe] = {}
     for regime, optimum in found.items():
         starts = [np.median(points, axis=0) for points in optimum.points]
-        columns = best(surface, risk, c, extra, regime, parts[regime], starts).columns
+        columns = best(surface, risk, c, extra, regime, parts[regime], starts, least).columns
         recipes[regime] = space.recipe(**{name: columns[name] for name in RECIPE})
     compared, clipped = baselines(space, surface, c, extra, given)
     losses = _losses(post, [*recipes.values(), *(b.recipe for b in compared)])
     of_regime = dict(zip(recipes, losses[: len(recipes)], strict=True))
     of_baseline = losses[len(recipes) :]
 
-    chosen, loss, better = _choose(risk, recipes, of_regime, compared, of_baseline)
-    least = np.min([optimum.loss for optimum in found.values()], axis=0)
+    chosen, loss, better = _choose(risk, least, recipes, of_regime, compared, of_baseline)
     # the recommended recipe may be a baseline that the faces do not hold
     least = np.minimum(least, loss)
     regime = best_regime(found)
@@ -133,7 +137,7 @@ def _recommend(
     prediction = predict(post, chosen, ci=ci)
     assert prediction.new_run_lower is not None and prediction.new_run_upper is not None
     notes = [
-        *_flagged(post),
+        *flagged(post),
         *space.notes,
         *(Note("REGIME_EXCLUDED", f"{name}: {why}", (name,)) for name, why in excluded.items()),
         *clipped,
@@ -174,6 +178,7 @@ def _recommend(
         cost=space.cost.name,
         margin=float(margin),
         ci=ci,
+        simulated=simulated(post.runs),
         notes=unique_notes(notes),
     )
 
@@ -185,22 +190,24 @@ def _losses(post: Posterior, recipes: Sequence[Recipe]) -> list[np.ndarray]:
 
 def _choose(
     risk: Risk,
+    least: np.ndarray,
     recipes: Mapping[Regime, Recipe],
     of_regime: Mapping[Regime, np.ndarray],
     compared: Sequence[Baseline],
     of_baseline: Sequence[np.ndarray],
 ) -> tuple[Recipe, np.ndarray, list[Note]]:
     """The recipe of the smallest risk, of the simplest regime among equals; a note if a baseline wins."""
-    risks = {regime: float(risk(jnp.asarray(loss))) for regime, loss in of_regime.items()}
-    least = min(risks.values())
+    base = least if risk.of_regret else np.zeros_like(least)
+    risks = {regime: float(risk(jnp.asarray(loss - base))) for regime, loss in of_regime.items()}
+    smallest = min(risks.values())
     simplest: Regime = next(
-        regime for regime in REGIMES if risks.get(regime, math.inf) <= least + TIE * abs(least)
+        regime for regime in REGIMES if risks.get(regime, math.inf) <= smallest + TIE * abs(smallest)
     )
-    chosen, loss, least, notes = recipes[simplest], of_regime[simplest], risks[simplest], []
+    chosen, loss, smallest, notes = recipes[simplest], of_regime[simplest], risks[simplest], []
     for baseline, its_loss in zip(compared, of_baseline, strict=True):
-        its_risk = float(risk(jnp.asarray(its_loss)))
-        if baseline.feasible and its_risk < least - 1e-12 * abs(least):
-            chosen, loss, least = baseline.recipe, its_loss, its_risk
+        its_risk = float(risk(jnp.asarray(its_loss - base)))
+        if baseline.feasible and its_risk < smallest - 1e-12 * abs(smallest):
+            chosen, loss, smallest = baseline.recipe, its_loss, its_risk
             said = f"baseline {baseline.name} is better than every recipe of the three regimes"
             notes = [Note("BASELINE_BEST", f"{said}: it has stages of another kind", (baseline.name,))]
     return chosen, loss, notes
@@ -251,18 +258,6 @@ def _loss_row(losses: np.ndarray, name: str, ci: float) -> dict[str, float]:
 
 def _numbers(found: Interval) -> dict[str, float]:
     return {part: getattr(found, part) for part in ("mean", "median", "lower", "upper")}
-
-
-def _flagged(post: Posterior) -> list[Note]:
-    if post.verdict == "passed":
-        return []
-    codes = ", ".join(dict.fromkeys(note.code for note in post.notes))
-    return [
-        Note(
-            "POSTERIOR_FLAGGED",
-            f"the posterior did not pass the gate ({codes}): its intervals are not to be trusted",
-        )
-    ]
 
 
 def _at_bounds(space: Space, recipe: Recipe) -> list[Note]:

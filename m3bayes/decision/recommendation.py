@@ -14,7 +14,16 @@ from m3bayes.decision.near_optimal import NearOptimal
 from m3bayes.decision.regret import Interval
 from m3bayes.decision.space import Bound
 from m3bayes.errors import Note
+from m3bayes.inference.posterior import Posterior
 from m3bayes.recipe import Recipe, Schedule
+from m3bayes.runs import Runs
+
+UNITS = {
+    "params": "the table's unit of parameters",
+    "tokens": "the table's unit of tokens",
+    "loss": "the table's unit of loss",
+    "compute": "FLOP",
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,7 @@ class Recommendation:
     ``baselines``     table by name: feasible, why_not, recipe, compute, loss, and excess over the recommended
     ``bounds``        the bounds that held, by variable
     ``compute_used``, ``compute_unused``   FLOP
+    ``simulated``     the runs behind the posterior were all simulated
     """
 
     recipe: Recipe
@@ -74,13 +84,16 @@ class Recommendation:
     cost: str
     margin: float
     ci: float
+    simulated: bool
     notes: tuple[Note, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Numbers and texts alone, None for what is not a finite number; without the draws."""
         near = self.near_optimal
-        return _plain(
+        return plain(
             {
+                "units": UNITS,
+                "simulated_runs": self.simulated,
                 "recipe": recipe_row(self.recipe),
                 "schedule": [
                     {"tokens": stage.tokens, "target_ratio": stage.target_ratio}
@@ -117,6 +130,19 @@ class Recommendation:
         )
 
 
+def simulated(runs: Runs) -> bool:
+    """Whether the table says of all its runs that they were simulated."""
+    return "source" in runs.columns and set(runs["source"]) == {"simulated"}
+
+
+def flagged(post: Posterior) -> list[Note]:
+    if post.verdict == "passed":
+        return []
+    codes = ", ".join(dict.fromkeys(note.code for note in post.notes))
+    said = f"the posterior did not pass the gate ({codes}): its intervals are not to be trusted"
+    return [Note("POSTERIOR_FLAGGED", said)]
+
+
 def recipe_row(recipe: Recipe) -> dict[str, float | None]:
     names = ("params", "target_tokens", "epochs", "target_ratio", "final_ratio", "first_ratio")
     row = {name: getattr(recipe, name) for name in names}
@@ -127,12 +153,12 @@ def recipe_row(recipe: Recipe) -> dict[str, float | None]:
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Python's own types, with None for numbers that are not finite."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, bool | np.bool_):
         return bool(value)
     if isinstance(value, float | int | np.number):

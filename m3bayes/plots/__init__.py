@@ -5,6 +5,7 @@ from m3bayes.plots.calibrated import calibrated
 from m3bayes.plots.checked import checked
 from m3bayes.plots.coefficients import coefficient_forest
 from m3bayes.plots.compared import compared
+from m3bayes.plots.frontier import mean_cvar_frontier
 from m3bayes.plots.measured import predicted_against_measured
 from m3bayes.plots.optimum import optimum_posterior
 from m3bayes.plots.recommended import recommendation
@@ -20,6 +21,7 @@ __all__ = [
     "loss_against_epochs",
     "loss_against_final_ratio",
     "loss_surface",
+    "mean_cvar_frontier",
     "optimum_posterior",
     "predicted_against_measured",
     "recommendation",

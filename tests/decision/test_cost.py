@@ -38,6 +38,14 @@ def test_inverses_spend_the_budget(cost):
     assert solved == pytest.approx(math.log(N), abs=1e-12)
 
 
+@pytest.mark.parametrize("C", [1e-3, 1e10, 1e15, 1e24, 1e300])
+def test_closed_forms_are_what_a_search_finds(C):
+    closed, searched = six_nd().in_units(1e3, 1e2), Cost("6ND", lambda N, D: 6.0 * N * D).in_units(1e3, 1e2)
+    for inverse in ("params", "tokens"):
+        found, expected = (getattr(cost, inverse)(C, 50.0) for cost in (closed, searched))
+        assert found == pytest.approx(expected, rel=1e-12)
+
+
 def test_what_cannot_be_paid_is_no_recipe():
     fixed = Cost("with a fixed part", lambda N, D: 6.0 * N * D + 1e9 * N)
     assert fixed.tokens(1e15, 1e7) == 0.0

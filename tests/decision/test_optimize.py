@@ -11,7 +11,8 @@ import pytest
 
 from m3bayes.decision.cost import Cost, six_nd
 from m3bayes.decision.faces import arrays, faces
-from m3bayes.decision.optimize import Best, Optima, Surface, best, newton, optima, risk_at
+from m3bayes.decision.newton import newton
+from m3bayes.decision.optimize import Best, Optima, Surface, best, objectives, optima, optima_by_regime
 from m3bayes.decision.risk import Risk, mean
 from m3bayes.decision.space import Space, space
 from m3bayes.laws import Law, chinchilla, chinchilla_optimum, m3
@@ -84,6 +85,18 @@ def test_source_text_never_helps_a_law_of_target_tokens():
         assert np.all(optimum.loss >= alone * (1 - 1e-12))
 
 
+def test_where_r_is_held_at_one_one_stage_is_monolingual():
+    law, c = chinchilla(), scattered(CHINCHILLA, 0)
+    found = request(law, 1e15, 1e6, bounds=OPEN, freeze={"r": 1.0})
+    with jax.enable_x64(True):
+        parts, _ = faces(found)
+    shared = optima_by_regime(Surface(law, found.cost), c, {}, parts)
+    assert shared["single-stage"] is shared["monolingual"]
+    np.testing.assert_allclose(
+        shared["single-stage"].loss, solved(found, law, c)["single-stage"].loss, rtol=1e-12
+    )
+
+
 def test_one_epoch_is_a_corner_where_overfitting_starts_with_infinite_slope():
     c = scattered(TRUTH | {"delta": 0.4, "P": 1.0}, 2)
     optimum = least(solved(request(m3(), 1e14, 3e5), m3(), c))
@@ -133,7 +146,7 @@ def test_the_joint_optimum_is_no_worse_than_a_dense_grid(compute):
         t = jnp.asarray(np.random.default_rng(0).uniform(size=(1500, 4)) * 1.4 - 0.2).clip(0, 1)
         risks = jax.jit(
             lambda face: jax.lax.map(
-                lambda t: risk_at(Surface(m3(), found.cost), mean(), c, {}, face, t), t, batch_size=100
+                lambda t: objectives(Surface(m3(), found.cost), mean(), c, {})[0](face, t), t, batch_size=100
             )
         )
         for regime, several in parts.items():
@@ -154,7 +167,7 @@ def test_the_best_loss_differentiates_in_compute():
         surface = Surface(m3(), six_nd())
 
         def value(log_C):
-            return risk_at(surface, mean(), c, {}, here.face._replace(log_C=log_C), jnp.asarray(here.t))
+            return objectives(surface, mean(), c, {})[0](here.face._replace(log_C=log_C), jnp.asarray(here.t))
 
         slope = float(jax.grad(value)(math.log(compute)))
     ends = [at(math.log(compute) + sign * step).risk for sign in (1, -1)]
@@ -171,7 +184,7 @@ def test_the_optimum_differentiates_implicitly():
         surface, t = Surface(law, six_nd()), jnp.asarray(here.t)
 
         def value(t_k, log_C):
-            return risk_at(surface, mean(), c, {}, here.face._replace(log_C=log_C), t.at[1].set(t_k))
+            return objectives(surface, mean(), c, {})[0](here.face._replace(log_C=log_C), t.at[1].set(t_k))
 
         t_k, log_C = here.t[1], math.log(1e13)
         assert 0 < t_k < 1 and here.t[0] == 1.0

@@ -273,6 +273,7 @@ def test_json_has_plain_numbers_alone(found):
     ]
     assert again["regimes"]["monolingual"]["gain_mean"] is None
     assert again["baselines"]["mine"]["feasible"] is True
+    assert again["units"]["compute"] == "FLOP" and again["simulated_runs"] is False
     assert set(again) >= {"loss", "optimum", "regret", "near_optimal", "notes", "compute_unused", "bounds"}
 
 
