@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m3bayes.cli.options import add_json, add_posterior, check_out, whole
+from m3bayes.cli.options import add_json, add_posterior, check_figure, whole
 from m3bayes.cli.show import frame_table, json_text, message, notes, section
 from m3bayes.cli.summary import describe
 from m3bayes.evaluation.checks import Check, check
@@ -43,7 +43,7 @@ def add(commands) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    check_out(arguments.figure, arguments.posterior)
+    check_figure(arguments.figure, arguments.posterior)
     post = load(arguments.posterior)
     found = check(post, seed=arguments.seed)
     if arguments.json:

@@ -12,6 +12,7 @@ from m3bayes.cli.options import (
     add_ci,
     add_json,
     add_posterior,
+    check_figure,
     check_out,
     load_allowed,
     not_negative,
@@ -63,8 +64,8 @@ def add(commands) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    for path in (arguments.out, arguments.figure):
-        check_out(path, arguments.posterior)
+    check_out(arguments.out, arguments.posterior)
+    check_figure(arguments.figure, arguments.posterior)
     post = load_allowed(arguments)
     compute, target_tokens = (
         np.geomspace(low, high, arguments.cells) for low, high in (arguments.compute, arguments.target_tokens)

@@ -14,6 +14,7 @@ from m3bayes.inference.noise import Noise
 from m3bayes.inference.posterior import Posterior
 from m3bayes.inference.storage import load
 from m3bayes.laws import Law
+from m3bayes.plots.style import check_format
 
 
 def positive(text: str) -> float:
@@ -179,21 +180,30 @@ def add_sampling(parser: ArgumentParser) -> None:
     )
 
 
-def check_out(path: Path | None, *read: Path) -> None:
+def check_out(path: Path | None, *read: Path, option: str = "--out") -> None:
     """Raise where a result could not be written to ``path``, or would replace a file that is ``read``: better
     before the work than after it."""
     if path is None:
         return
     if any(path.exists() and other.exists() and path.samefile(other) for other in read):
-        raise M3BayesError(f"--out {path} is the file to read: give another path, so that it is not replaced")
+        raise M3BayesError(
+            f"{option} {path} is the file to read: give another path, so that it is not replaced"
+        )
     if path.is_dir():
-        raise M3BayesError(f"--out {path} is a folder: give the path of a file")
+        raise M3BayesError(f"{option} {path} is a folder: give the path of a file")
     if not path.parent.is_dir():
         raise M3BayesError(
-            f"--out {path}: the folder {path.parent} does not exist; make it or choose another"
+            f"{option} {path}: the folder {path.parent} does not exist; make it or choose another"
         )
     if not os.access(path.parent, os.W_OK):
-        raise M3BayesError(f"--out {path}: the folder {path.parent} cannot be written to; choose another")
+        raise M3BayesError(f"{option} {path}: the folder {path.parent} cannot be written to; choose another")
+
+
+def check_figure(path: Path | None, *read: Path) -> None:
+    """As :func:`check_out`, for a figure, whose format is that of its name."""
+    check_out(path, *read, option="--figure")
+    if path is not None:
+        check_format(path)
 
 
 def of_file(path: Path, error: RecipeError) -> RecipeError:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from m3bayes.cli.options import add_json, add_sampling, check_out, named_law, noise, positive
+from m3bayes.cli.options import add_json, add_sampling, check_figure, check_out, named_law, noise, positive
 from m3bayes.cli.show import message
 from m3bayes.evaluation.candidates import laws_for
 from m3bayes.files import write_text
@@ -75,7 +75,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def read(arguments: Namespace) -> tuple[Runs, tuple[Law, ...]]:
     """The runs and the laws that were asked for, once it is clear that results can be written."""
     check_out(arguments.out, arguments.runs)
-    check_out(arguments.figure, arguments.runs)
+    check_figure(arguments.figure, arguments.runs)
     laws = tuple(map(named_law, arguments.laws or ()))
     runs = read_runs(
         arguments.runs,

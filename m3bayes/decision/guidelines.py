@@ -45,6 +45,8 @@ __all__ = ["Collapse", "ModelSize", "RegimeMap", "Threshold", "epochs", "model_s
 
 # nodes along log C and log D_T where optima are computed, and halvings of the gaps where a regime takes over
 COMPUTE_NODES, TEXT_NODES, HALVINGS = 13, 7, 3
+# share of the draws that change regime more than once, from which on a note says so
+SEVERAL = 0.1
 # points along log D_T at which regimes are told apart
 FINE = 193
 
@@ -142,8 +144,8 @@ def regimes(
     of at most 1000 draws. Optima are computed at up to 13 values of C and 7 of D_T, and between those of D_T
     where a regime takes over; where it does is interpolated, in logs. Without a feasible recipe a regime loses.
 
-    Notes as in :func:`m3bayes.recommend`. Raises RecipeError for grids that do not increase, InfeasibleError
-    where no cell has a feasible recipe.
+    Notes as in :func:`m3bayes.recommend`, and SEVERAL_CROSSINGS. Raises RecipeError for grids that do not
+    increase, InfeasibleError where no cell has a feasible recipe.
     """
     C, U = increasing("compute", compute), increasing("target_tokens", target_tokens)
     if not (0 < ci < 1 and 0 <= margin < math.inf):
@@ -178,8 +180,21 @@ def regimes(
         unit_tokens=float(post.runs.unit_tokens),
         margin=float(margin),
         ci=ci,
-        notes=unique_notes(asked.notes(C, U)),
+        notes=unique_notes([*asked.notes(C, U), *_several(C, crossings)]),
     )
+
+
+def _several(compute: np.ndarray, crossings: np.ndarray) -> list[Note]:
+    """A note where many draws change between two stages and simpler regimes more than once."""
+    share = np.mean(crossings > 1, axis=0)
+    if not np.any(share > SEVERAL):
+        return []
+    worst = int(np.argmax(share))
+    said = (
+        f"in {share[worst]:.0%} of the draws at {compute[worst]:.3g} FLOP two stages are not best everywhere below the "
+        "threshold, which is the highest D_T at which they stop being best: see the probabilities"
+    )
+    return [Note("SEVERAL_CROSSINGS", said, ("target_tokens",))]
 
 
 def _distances_at(

@@ -273,6 +273,6 @@ def _outside_the_runs(runs: Runs, compute: float, target_tokens: float, runs_com
     if times > 30:
         said = f"compute is {times:.3g} times the largest run's; beyond 30 times the law is mostly guessing"
         notes.append(Note("BEYOND_30X", said, ("compute",)))
-    elif times > 1 + 1e-9:
+    elif times > 1.005:  # 6ND of a run's rounded recipe is not the round number asked for
         notes.append(Note("EXTRAPOLATION", f"compute is {times:.3g} times the largest run's", ("compute",)))
     return notes

@@ -25,7 +25,7 @@ import pandas as pd
 from jaxtyping import Float
 from numpyro.distributions import Distribution, biject_to
 
-from m3bayes.errors import M3BayesError, Note
+from m3bayes.errors import M3BayesError, Note, RunTableError
 from m3bayes.evaluation.observed import Quantities, log_likelihood
 from m3bayes.inference.coordinates import PRIOR_DRAWS, sample_prior
 from m3bayes.inference.data import log_at_reference
@@ -219,6 +219,11 @@ class _Family:
 
 def _families(post: Posterior, column: str) -> Iterator[_Family]:
     values = np.array([str(value) for value in post.runs[column]])
+    if len(np.unique(values)) < 2:
+        raise RunTableError(
+            f"{post.runs.name}: column {column} is {str(values[0])!r} in every run, expected several values to leave "
+            "out in turn; name another column"
+        )
     for value in np.unique(values):
         rest = values != value
         row = {"column": column, "value": str(value), "runs": int(np.sum(~rest))}

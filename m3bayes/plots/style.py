@@ -60,10 +60,15 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
 
     Raises M3BayesError for another ending or a place that cannot be written.
     """
+    check_format(path)
     suffix = Path(path).suffix.lower()
-    if suffix not in FORMATS:
-        raise M3BayesError(f"{path} cannot be written: expected a name that ends in {', '.join(FORMATS)}")
     write_atomically(path, lambda temporary: figure.savefig(temporary, format=suffix[1:], dpi=200))
+
+
+def check_format(path: str | os.PathLike[str]) -> None:
+    """Raise M3BayesError unless the name ends as one that :func:`save_figure` writes."""
+    if Path(path).suffix.lower() not in FORMATS:
+        raise M3BayesError(f"{path} cannot be written: expected a name that ends in {', '.join(FORMATS)}")
 
 
 def tidy(axes: Axes) -> None:

@@ -53,3 +53,9 @@ def test_a_doubtful_posterior_is_said_and_is_no_error(tmp_path, capsys):
 def test_a_folder_that_is_missing_is_said_before_the_work(good, tmp_path, capsys):
     assert main(["check", str(good), "--figure", str(tmp_path / "none" / "x.png")]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_a_figure_of_another_format_is_said_before_the_work(good, tmp_path, capsys):
+    assert main(["check", str(good), "--figure", str(tmp_path / "check.bmp")]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and ".png, .pdf, .svg" in err

@@ -109,3 +109,13 @@ def test_what_cannot_be_mapped_is_refused():
         guidelines.regimes(POST, [1.0, 10.0], TEXT)
     with pytest.raises(RecipeError, match="ci is 2"):
         guidelines.epochs(POST, COMPUTE, TEXT, ci=2.0)
+
+
+def test_a_note_says_where_many_draws_change_regime_more_than_once():
+    compute = np.array([1e14, 2e14])
+    once = np.ones((100, 2), int)
+    often = once.copy()
+    often[:30, 1] = 2
+    assert guidelines._several(compute, once) == []
+    (note,) = guidelines._several(compute, often)
+    assert note.code == "SEVERAL_CROSSINGS" and "30% of the draws at 2e+14 FLOP" in note.message

@@ -112,3 +112,10 @@ def test_a_column_that_is_not_there_is_said():
 
 def test_the_law_of_these_tests_is_what_it_says():
     assert LAW.names == ("E", "alpha")
+
+
+def test_a_column_of_one_value_leaves_nothing_out():
+    runs = measured(design(12))
+    post = exact_fit(runs_from_frame(runs.frame().assign(language="de")), draws=100)
+    with pytest.raises(RunTableError, match="column language is 'de' in every run"):
+        sensitivity(post, leave_out="language")
