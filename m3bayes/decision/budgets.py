@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
@@ -25,10 +25,11 @@ from m3bayes.decision.cost import Cost, as_cost, six_nd
 from m3bayes.decision.faces import Regime, faces
 from m3bayes.decision.nearby import nearby_optima
 from m3bayes.decision.optimize import Draws, Optima, Surface, best, optima
+from m3bayes.decision.recommendation import flagged
 from m3bayes.decision.risk import mean
 from m3bayes.decision.space import RECIPE, Bounds, Space, space
 from m3bayes.errors import InfeasibleError, Note, RecipeError
-from m3bayes.inference.posterior import Posterior
+from m3bayes.inference.posterior import Posterior, thinned
 from m3bayes.inference.predict import loss_draws
 from m3bayes.recipe import Recipe
 
@@ -70,12 +71,6 @@ class Request:
     def surface(self, space: Space) -> Surface:
         return Surface(self.post.law, space.cost)
 
-    def extra(self, space: Space) -> dict[str, float]:
-        """Values of the further columns that the law reads."""
-        if "first_ratio" in self.post.law.columns:
-            return {**space.extra, "first_ratio": space.first_ratio}
-        return dict(space.extra)
-
     def notes(self, compute: Grid, target_tokens: Grid) -> list[Note]:
         """On the posterior, and on the corners of a map."""
         corners = [
@@ -97,23 +92,6 @@ def request(
     return Request(thinned(post, most), remembering, bounds or {}, freeze or {})
 
 
-def thinned(post: Posterior, most: int) -> Posterior:
-    """The posterior with at most ``most`` of its draws, evenly spaced, as one chain."""
-    flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in post.draws.items()}
-    total = len(next(iter(flat.values())))
-    rows = np.arange(total) if total <= most else (np.arange(most) * total) // most
-    draws = {name: values[rows][None] for name, values in flat.items()}
-    return replace(post, draws=draws, sample_stats={}, log_likelihood=None)
-
-
-def flagged(post: Posterior) -> list[Note]:
-    if post.verdict == "passed":
-        return []
-    codes = ", ".join(dict.fromkeys(note.code for note in post.notes))
-    said = f"the posterior did not pass the gate ({codes}): its intervals are not to be trusted"
-    return [Note("POSTERIOR_FLAGGED", said)]
-
-
 def regime_optima(
     asked: Request,
     space: Space,
@@ -130,7 +108,7 @@ def regime_optima(
             parts, _ = faces(space)
         except InfeasibleError:
             return {}
-        surface, extra = asked.surface(space), asked.extra(space)
+        surface, extra = asked.surface(space), space.further_columns(asked.post.law)
         for regime, boxes in parts.items():
             starts = [other[regime].columns for other in near if regime in other]
             # the monolingual regime has few faces, which are searched as fast from scratch
@@ -159,7 +137,7 @@ def recommended(asked: Request, space: Space) -> Recommended:
     InfeasibleError where there is none."""
     with jax.enable_x64(True):
         parts, _ = faces(space)
-        surface, c, extra = asked.surface(space), asked.coefficients, asked.extra(space)
+        surface, c, extra = asked.surface(space), asked.coefficients, space.further_columns(asked.post.law)
         centre = np.full(4, 0.5)
         found = [
             best(surface, mean(), c, extra, regime, boxes, [centre] * len(boxes))
@@ -189,7 +167,9 @@ def fresh(asked: Request, compute: Number) -> tuple[Float[np.ndarray, " draw"], 
     """D*(C) and N*(C) of each draw."""
     with jax.enable_x64(True):
         space = asked.at(compute, 1.0)
-        D = fresh_tokens(space, asked.surface(space), asked.coefficients, asked.extra(space))
+        D = fresh_tokens(
+            space, asked.surface(space), asked.coefficients, space.further_columns(asked.post.law)
+        )
         low, high = np.log(1e-3 / space.cost.unit_params), np.log(1e30 / space.cost.unit_params)
         log_N = jax.vmap(lambda log_D: space.cost.log_params(jnp.log(float(compute)), log_D, low, high))(
             np.log(D)

@@ -38,17 +38,16 @@ from m3bayes.decision.budgets import (
     CostLike,
     Number,
     Request,
-    flagged,
     recommended,
     regime_optima,
     request,
-    thinned,
 )
+from m3bayes.decision.recommendation import flagged
 from m3bayes.decision.regret import best_regime, optimum_columns
 from m3bayes.decision.space import RECIPE, Bounds, ranges
 from m3bayes.errors import InfeasibleError, Note, RecipeError, unique_notes
 from m3bayes.inference import new_run
-from m3bayes.inference.posterior import Posterior
+from m3bayes.inference.posterior import Posterior, thinned
 from m3bayes.inference.predict import Recipes, loss_draws
 from m3bayes.recipe import recipe_columns
 from m3bayes.table_checks import VARIABLES, same_ratio

@@ -96,9 +96,7 @@ def frontier(
             bounds=bounds or {},
             freeze=freeze or {},
         )
-        surface, c, extra = Surface(post.law, asked.cost), post.coefficients, dict(asked.extra)
-        if "first_ratio" in post.law.columns:
-            extra["first_ratio"] = asked.first_ratio
+        surface, c, extra = Surface(post.law, asked.cost), post.coefficients, asked.further_columns(post.law)
         parts, _ = faces(asked)
         found = optima_by_regime(surface, c, extra, parts)
         least = np.min([optimum.loss for optimum in found.values()], axis=0)

@@ -26,7 +26,8 @@ from jaxtyping import Float
 
 from m3bayes.decision.cost import Cost
 from m3bayes.decision.faces import Face, recipe_at
-from m3bayes.decision.optimize import Draws, Surface, newton
+from m3bayes.decision.newton import newton
+from m3bayes.decision.optimize import Draws, Surface
 from m3bayes.decision.space import RECIPE
 
 Columns = Mapping[str, Float[np.ndarray, " draw"]]

@@ -24,7 +24,6 @@ from m3bayes.decision.cost import Cost
 from m3bayes.decision.descents import blocks, descend_all, in_threads
 from m3bayes.decision.faces import Face, Regime, free_coordinates, packed, recipe_at, unpacked
 from m3bayes.decision.newton import STEPS, Point, Way, descend
-from m3bayes.decision.newton import newton as newton
 from m3bayes.decision.risk import Risk
 from m3bayes.decision.starts import grid, local_minima, starts
 from m3bayes.errors import LawError

@@ -206,9 +206,7 @@ def _common(columns: Mapping[str, np.ndarray], name: str) -> float:
 
 def _optimum(post: Posterior, budget: Space) -> Float[np.ndarray, " draw"]:
     """Each draw's smallest loss within a budget."""
-    extra = dict(budget.extra)
-    if "first_ratio" in post.law.columns:
-        extra["first_ratio"] = budget.first_ratio
+    extra = budget.further_columns(post.law)
     found = optima_by_regime(Surface(post.law, budget.cost), post.coefficients, extra, faces(budget)[0])
     return np.min([optimum.loss for optimum in found.values()], axis=0)
 

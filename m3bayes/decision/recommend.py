@@ -112,9 +112,7 @@ def _recommend(
     seed: int,
 ) -> Recommendation:
     surface = Surface(post.law, space.cost)
-    c, extra = post.coefficients, dict(space.extra)
-    if "first_ratio" in post.law.columns:
-        extra["first_ratio"] = space.first_ratio
+    c, extra = post.coefficients, space.further_columns(post.law)
     parts, excluded = faces(space)
     found = optima_by_regime(surface, c, extra, parts)
     least = np.min([optimum.loss for optimum in found.values()], axis=0)

@@ -98,6 +98,11 @@ class Space:
         first = self.first_ratio if r_f > r else None
         return Recipe(N, self.target_tokens, k, r, r_f, first, self.extra)
 
+    def further_columns(self, law: Law) -> dict[str, float]:
+        """Values of the columns that the law reads besides the recipe's own."""
+        first = {"first_ratio": self.first_ratio} if "first_ratio" in law.columns else {}
+        return {**self.extra, **first}
+
     def affordable(self, N: float, D: float) -> float:
         """N within its bounds, with what rounding adds to the cost above C taken off."""
         least, most = self["params"].low, self["params"].high

@@ -39,13 +39,13 @@ from numpy.polynomial.legendre import legvander
 from scipy import special
 
 from m3bayes.errors import Note
-from m3bayes.evaluation.observed import Observed, above, below, log_density, observed, thinned, weights
+from m3bayes.evaluation.observed import Observed, above, below, log_density, observed, weights
 from m3bayes.evaluation.uniformity import p_value, smallest_tail
 from m3bayes.inference.coordinates import sample_prior
 from m3bayes.inference.data import canonical
 from m3bayes.inference.model import log_surface, site_priors
 from m3bayes.inference.noise import Noise, student_t
-from m3bayes.inference.posterior import Posterior
+from m3bayes.inference.posterior import Posterior, thinned
 from m3bayes.laws.law import RECIPE_COLUMNS, Law
 from m3bayes.runs import Runs
 

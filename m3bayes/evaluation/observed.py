@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -75,15 +75,6 @@ def log_likelihood(post: Posterior) -> Float[np.ndarray, " draw"]:
 def weights(post: Posterior) -> Float[np.ndarray, " run"]:
     """How often each run counts, 1 by default."""
     return post.runs["weight"] if "weight" in post.runs.columns else np.ones(len(post.runs))
-
-
-def thinned(post: Posterior, most: int) -> Posterior:
-    """The same posterior with at most ``most`` draws, evenly spaced, as one chain."""
-    flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in post.draws.items()}
-    total = len(next(iter(flat.values())))
-    kept = np.linspace(0, total - 1, min(most, total)).astype(int)
-    draws = {name: values[kept][None] for name, values in flat.items()}
-    return replace(post, draws=draws, sample_stats={}, log_likelihood=None)
 
 
 def _below(nu: Float[np.ndarray, "draw 1"], t: Float[np.ndarray, "draw run"]) -> np.ndarray:

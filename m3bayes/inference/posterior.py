@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -118,6 +118,15 @@ class Posterior:
         from m3bayes.inference import storage
 
         storage.save(self, path)
+
+
+def thinned(post: Posterior, most: int) -> Posterior:
+    """The posterior with at most ``most`` of its draws, evenly spaced, as one chain without statistics."""
+    flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in post.draws.items()}
+    total = len(next(iter(flat.values())))
+    rows = np.arange(total) if total <= most else (np.arange(most) * total) // most
+    draws = {name: values[rows][None] for name, values in flat.items()}
+    return replace(post, draws=draws, sample_stats={}, log_likelihood=None)
 
 
 _OF_NOISE = {
