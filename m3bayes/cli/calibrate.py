@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from m3bayes.cli.options import add_json, named_law, names, noise, positive, whole
-from m3bayes.cli.show import frame_table, json_text, message, notes
+from m3bayes.cli.options import add_json, add_table_options, named_law, names, table_of_runs, whole
+from m3bayes.cli.show import frame_table, json_text, message, notes, progress
 from m3bayes.errors import M3BayesError
 from m3bayes.evaluation.calibrate import Calibration, calibrate
 from m3bayes.files import write_text
-from m3bayes.runs import read_runs
 
 DESCRIPTION = """\
 Simulation-based calibration. Coefficients are drawn from the law's prior, losses are simulated for the recipes of
@@ -50,21 +47,7 @@ def add(commands) -> None:
     parser.add_argument(
         "--drop", type=names, default=(), metavar="NAMES", help="coefficients to switch off, as in P,tau"
     )
-    parser.add_argument(
-        "--noise",
-        type=noise,
-        default=noise("student-t"),
-        metavar="NOISE",
-        help="scatter of log loss, as for `m3bayes fit` (default: student-t)",
-    )
-    parser.add_argument(
-        "--where", metavar="CONDITION", help='only runs for which this holds, as in "epochs <= 60"'
-    )
-    for option, column in (("--unit-params", "params"), ("--unit-tokens", "target_tokens")):
-        parser.add_argument(
-            option, type=positive, default=1.0, metavar="COUNT",
-            help=f"parameters or tokens in one unit of the table's {column} (default: 1)",
-        )  # fmt: skip
+    add_table_options(parser)
     parser.add_argument(
         "--simulations", type=whole(1), default=1000, metavar="COUNT", help="tables (default: %(default)s)"
     )
@@ -85,17 +68,10 @@ def run(arguments: Namespace) -> int:
     from m3bayes.plots import calibrated, save_figure
 
     law = named_law(arguments.law, arguments.drop)
-    design = read_runs(
-        arguments.design,
-        where=arguments.where,
-        unit_params=arguments.unit_params,
-        unit_tokens=arguments.unit_tokens,
-    )
+    design = table_of_runs(arguments.design, arguments)
     if arguments.out.exists() and not arguments.out.is_dir():
         raise M3BayesError(f"--out {arguments.out} is a file: give the path of a folder")
-    with tqdm(
-        total=arguments.simulations, unit="fit", disable=not sys.stderr.isatty(), file=sys.stderr
-    ) as line:
+    with progress("fit") as report:
         found = calibrate(
             law,
             design,
@@ -105,7 +81,7 @@ def run(arguments: Namespace) -> int:
             chains=arguments.chains,
             draws=arguments.draws,
             folder=arguments.out,
-            report=lambda done, _: _move(line, done),
+            report=report,
         )
     if found.table.empty:
         raise M3BayesError(found.notes[0].message)
@@ -123,10 +99,6 @@ def run(arguments: Namespace) -> int:
         notes(found.notes)
     message(f"wrote {arguments.out / 'calibration.json'} and {arguments.out / 'calibration.png'}")
     return 0
-
-
-def _move(line: tqdm, done: int) -> None:
-    line.update(done - line.n)
 
 
 def as_json(found: Calibration) -> dict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentTypeError, Namespace
 
 from m3bayes.cli import several_laws
-from m3bayes.cli.show import frame_table, json_text, notes
+from m3bayes.cli.show import frame_table, json_text, notes, progress
 from m3bayes.evaluation import compare
 
 DESCRIPTION = f"""\
@@ -38,7 +38,7 @@ def add(commands) -> None:
 
 def run(arguments: Namespace) -> int:
     runs, laws = several_laws.read(arguments)
-    with several_laws.progress("law") as report:
+    with progress("law") as report:
         found = compare(runs, laws, folds=arguments.folds, report=report, **several_laws.sampling(arguments))
     if arguments.json:
         content = {"table": runs.name, "runs": len(runs), "method": found.method, "notes": found.notes}

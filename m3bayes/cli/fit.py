@@ -10,17 +10,16 @@ from m3bayes.cli.options import (
     add_ci,
     add_json,
     add_sampling,
+    add_table_options,
     check_out,
     named_law,
     names,
-    noise,
-    positive,
+    table_of_runs,
 )
 from m3bayes.cli.show import message
 from m3bayes.errors import NotConvergedError
 from m3bayes.inference import checkpoint
 from m3bayes.inference.fit import fit
-from m3bayes.runs import read_runs
 
 
 def add(commands) -> None:
@@ -49,33 +48,7 @@ def add(commands) -> None:
         metavar="NAMES",
         help="coefficients to switch off, with commas between, as in P,tau",
     )
-    parser.add_argument(
-        "--noise",
-        type=noise,
-        default=noise("student-t"),
-        metavar="NOISE",
-        help="scatter of log loss: student-t (default), normal, group:COLUMN (a sigma for each value of a "
-        "column), known (the table's loss_se, in the loss's unit), or some of them with commas between",
-    )
-    parser.add_argument(
-        "--where",
-        metavar="CONDITION",
-        help='only runs for which this holds, as in "epochs <= 60 and loss < 4.5"',
-    )
-    parser.add_argument(
-        "--unit-params",
-        type=positive,
-        default=1.0,
-        metavar="COUNT",
-        help="parameters in one unit of the table's params, 1e9 for billions (default: 1)",
-    )
-    parser.add_argument(
-        "--unit-tokens",
-        type=positive,
-        default=1.0,
-        metavar="COUNT",
-        help="tokens in one unit of the table's target_tokens (default: 1)",
-    )
+    add_table_options(parser)
     add_sampling(parser)
     parser.add_argument(
         "--resume", action="store_true", help="go on where a stopped fit with the same --out was"
@@ -88,12 +61,7 @@ def add(commands) -> None:
 def run(arguments: Namespace) -> int:
     check_out(arguments.out, arguments.runs)
     law = named_law(arguments.law, arguments.drop)
-    runs = read_runs(
-        arguments.runs,
-        where=arguments.where,
-        unit_params=arguments.unit_params,
-        unit_tokens=arguments.unit_tokens,
-    )
+    runs = table_of_runs(arguments.runs, arguments)
     folder = arguments.out.with_name(f"{arguments.out.name}.checkpoint")
     if arguments.resume and not folder.is_dir():
         message(f"there is no {folder} to resume from; starting anew")

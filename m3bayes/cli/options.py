@@ -15,6 +15,7 @@ from m3bayes.inference.posterior import Posterior
 from m3bayes.inference.storage import load
 from m3bayes.laws import Law
 from m3bayes.plots.style import check_format
+from m3bayes.runs import Runs, read_runs
 
 
 def positive(text: str) -> float:
@@ -177,6 +178,44 @@ def add_sampling(parser: ArgumentParser) -> None:
         default=1000,
         metavar="COUNT",
         help="draws kept a chain (default: %(default)s)",
+    )
+
+
+def add_table_options(parser: ArgumentParser) -> None:
+    """How a table of runs is read, and the scatter of its losses: for :func:`table_of_runs`."""
+    parser.add_argument(
+        "--noise",
+        type=noise,
+        default=noise("student-t"),
+        metavar="NOISE",
+        help="scatter of log loss: student-t (default), normal, group:COLUMN (a sigma for each value of a "
+        "column), known (the table's loss_se, in the loss's unit), or some of them with commas between",
+    )
+    parser.add_argument(
+        "--where",
+        metavar="CONDITION",
+        help='only runs for which this holds, as in "epochs <= 60 and loss < 4.5"',
+    )
+    parser.add_argument(
+        "--unit-params",
+        type=positive,
+        default=1.0,
+        metavar="COUNT",
+        help="parameters in one unit of the table's params, 1e9 for billions (default: 1)",
+    )
+    parser.add_argument(
+        "--unit-tokens",
+        type=positive,
+        default=1.0,
+        metavar="COUNT",
+        help="tokens in one unit of the table's target_tokens (default: 1)",
+    )
+
+
+def table_of_runs(path: Path, arguments: Namespace) -> Runs:
+    """The table at ``path``, read as the arguments say."""
+    return read_runs(
+        path, where=arguments.where, unit_params=arguments.unit_params, unit_tokens=arguments.unit_tokens
     )
 
 

@@ -6,7 +6,7 @@ from argparse import ArgumentTypeError, Namespace
 
 from m3bayes.cli import several_laws
 from m3bayes.cli.options import add_ci, share, whole
-from m3bayes.cli.show import frame_table, json_text, notes
+from m3bayes.cli.show import frame_table, json_text, notes, progress
 from m3bayes.evaluation import rollout
 from m3bayes.evaluation.splits import CUTS, FOLDS
 
@@ -62,7 +62,7 @@ def add(commands) -> None:
 
 def run(arguments: Namespace) -> int:
     runs, laws = several_laws.read(arguments)
-    with several_laws.progress("fit") as report:
+    with progress("fit") as report:
         found = rollout(
             runs, laws, arguments.by, cuts=arguments.cuts, folds=arguments.folds, ci=arguments.ci,
             report=report, **several_laws.sampling(arguments),

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from tqdm import tqdm
 
-from m3bayes.cli.options import add_json, add_sampling, check_figure, check_out, named_law, noise, positive
+from m3bayes.cli.options import (
+    add_json,
+    add_sampling,
+    add_table_options,
+    check_figure,
+    check_out,
+    named_law,
+    table_of_runs,
+)
 from m3bayes.cli.show import message
 from m3bayes.evaluation.candidates import laws_for
 from m3bayes.files import write_text
 from m3bayes.laws import Law
-from m3bayes.runs import Runs, read_runs
+from m3bayes.runs import Runs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NOT_CONVERGED = 3
 EXIT = "The exit code is 3 where a fit missed its gate or failed: its row and a note say so."
@@ -48,24 +57,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="laws with commas between, as in m3,chinchilla:tokens=all,m3:drop=P; see `m3bayes laws` "
         "(default: all that the table has columns and runs enough for)",
     )
-    parser.add_argument(
-        "--noise",
-        type=noise,
-        default=noise("student-t"),
-        metavar="NOISE",
-        help="scatter of log loss, as for `m3bayes fit` (default: student-t)",
-    )
-    parser.add_argument(
-        "--where", metavar="CONDITION", help='only runs for which this holds, as in "epochs <= 60"'
-    )
-    for option, column in (("--unit-params", "params"), ("--unit-tokens", "target_tokens")):
-        parser.add_argument(
-            option,
-            type=positive,
-            default=1.0,
-            metavar="COUNT",
-            help=f"parameters or tokens in one unit of the table's {column} (default: 1)",
-        )
+    add_table_options(parser)
     add_sampling(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the table of results here (CSV)")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw it too (.png, .pdf or .svg)")
@@ -77,12 +69,7 @@ def read(arguments: Namespace) -> tuple[Runs, tuple[Law, ...]]:
     check_out(arguments.out, arguments.runs)
     check_figure(arguments.figure, arguments.runs)
     laws = tuple(map(named_law, arguments.laws or ()))
-    runs = read_runs(
-        arguments.runs,
-        where=arguments.where,
-        unit_params=arguments.unit_params,
-        unit_tokens=arguments.unit_tokens,
-    )
+    runs = table_of_runs(arguments.runs, arguments)
     return runs, laws or laws_for(runs, arguments.noise)
 
 
@@ -91,19 +78,7 @@ def sampling(arguments: Namespace) -> dict:
     return {name: getattr(arguments, name) for name in ("noise", "seed", "chains", "warmup", "draws")}
 
 
-@contextmanager
-def progress(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Gives ``report(done, total)``, a bar where standard error is a terminal."""
-    with tqdm(unit=unit, disable=not sys.stderr.isatty(), file=sys.stderr) as line:
-
-        def report(done: int, total: int) -> None:
-            line.total = total
-            line.update(done - line.n)
-
-        yield report
-
-
-def write(arguments: Namespace, table: pd.DataFrame, draw: Callable[[], object]) -> int:
+def write(arguments: Namespace, table: pd.DataFrame, draw: Callable[[], Figure]) -> int:
     """Write what was asked for; gives the exit code. ``draw()`` makes the figure."""
     if arguments.out is not None:
         write_text(arguments.out, table.to_csv(index=False, float_format="%.8g", lineterminator="\n"))
@@ -111,6 +86,6 @@ def write(arguments: Namespace, table: pd.DataFrame, draw: Callable[[], object])
     if arguments.figure is not None:
         from m3bayes.plots import save_figure
 
-        save_figure(draw(), arguments.figure)  # type: ignore[arg-type]
+        save_figure(draw(), arguments.figure)
         message(f"wrote {arguments.figure}")
     return 0 if set(table["verdict"]) == {"passed"} else NOT_CONVERGED

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from m3bayes.errors import Note
 
@@ -88,3 +90,15 @@ def clean(value: object) -> object:
     if value is None or isinstance(value, bool | int | str):
         return value
     return str(value)
+
+
+@contextmanager
+def progress(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives ``report(done, total)``, a bar where standard error is a terminal."""
+    with tqdm(unit=unit, disable=not sys.stderr.isatty(), file=sys.stderr) as line:
+
+        def report(done: int, total: int) -> None:
+            line.total = total
+            line.update(done - line.n)
+
+        yield report

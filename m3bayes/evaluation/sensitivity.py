@@ -99,7 +99,10 @@ def sensitivity(
                 Note("REFIT_FLAGGED", f"the fit without {family.name} did not pass the gate", (family.name,))
             )
         shifts = _shifts(followed, _followed(refit, quantities))
-        rows += [{**family.row, "verdict": refit.verdict, **shift} for shift in shifts]
+        rows += [
+            {**family.row, "verdict": refit.verdict, "quantity": name, "shift": shift, "widening": widening}
+            for name, (shift, widening) in shifts.items()
+        ]
         notes += _leaning(family.name, shifts)
     columns = ["column", "value", "runs", "verdict", "quantity", "shift", "widening"]
     return Sensitivity(table, pd.DataFrame(rows, columns=columns), tuple(notes))
@@ -230,20 +233,22 @@ def _families(post: Posterior, column: str) -> Iterator[_Family]:
         yield _Family(f"{column} {value}", rest, row)
 
 
-def _shifts(full: Mapping[str, np.ndarray], refit: Mapping[str, np.ndarray]) -> list[dict[str, object]]:
-    return [
-        {
-            "quantity": name,
-            "shift": float((np.mean(refit[name]) - np.mean(values)) / np.std(values)),
-            "widening": float(np.std(refit[name]) / np.std(values)),
-        }
+def _shifts(
+    full: Mapping[str, np.ndarray], refit: Mapping[str, np.ndarray]
+) -> dict[str, tuple[float, float]]:
+    """{quantity: (shift, widening)} of those that both fits have."""
+    return {
+        name: (
+            float((np.mean(refit[name]) - np.mean(values)) / np.std(values)),
+            float(np.std(refit[name]) / np.std(values)),
+        )
         for name, values in full.items()
         if name in refit
-    ]
+    }
 
 
-def _leaning(family: str, shifts: list[dict[str, object]]) -> Iterator[Note]:
-    far = {str(s["quantity"]): float(s["shift"]) for s in shifts if abs(s["shift"]) > FAR_SHIFT}  # type: ignore
+def _leaning(family: str, shifts: Mapping[str, tuple[float, float]]) -> Iterator[Note]:
+    far = {name: shift for name, (shift, _) in shifts.items() if abs(shift) > FAR_SHIFT}
     if far:
         listed = ", ".join(f"{name} ({shift:+.1f})" for name, shift in far.items())
         message = (
