@@ -380,7 +380,7 @@ exponents.round(3)
 #    compute best; not so unseen two-stage recipes.
 # 2. "Single-stage multilingual training is never best": not so here. It is best where text is scarcest.
 # 3. Two stages win nowhere by more than scatter, at these sizes, with no target text in the first stage.
-# 4. The best epochs follow D_T / D*(C) roughly (spread a tenth to a fifth of their range); k* = D*(C) / D_T is
-#    off by a factor of ten.
+# 4. The best epochs follow D_T / D*(C) roughly (spread a tenth to a quarter of their range); k* = D*(C) / D_T is off
+#    by a factor of more than ten.
 # 5. The exponent of r is about .12 to .15: alike in German and French, lower in Japanese, larger with more
 #    training.
