@@ -20,6 +20,7 @@ from m3bayes.cli.summary import describe, headline
 from m3bayes.decision.plans import SLOPES, Plans, evaluate_plans
 from m3bayes.errors import RecipeError
 from m3bayes.files import write_text
+from m3bayes.inference.predict import ADDED
 from m3bayes.table_file import read_table
 
 DESCRIPTION = """\
@@ -28,16 +29,6 @@ the regret of each (the loss above the best of them, draw by draw), and slopes o
 the loss above each draw's own optimum within that budget and within the range of the runs. Losses are in the table's
 unit, params and tokens in its units, compute in FLOP.
 """
-LOSSES = (
-    "loss_mean",
-    "loss_sd",
-    "loss_lower",
-    "loss_upper",
-    "new_run_lower",
-    "new_run_upper",
-    "extrapolation",
-    "notes",
-)
 COMPARED = (
     "compute",
     "probability_best",
@@ -108,7 +99,7 @@ def text(result: Plans) -> str:
 
     return "\n".join(
         [
-            section(f"Losses, {ci} intervals", shown(LOSSES)),
+            section(f"Losses, {ci} intervals", shown(ADDED)),
             section(
                 "Compared: regret above the best plan, excess above each draw's own optimum", shown(COMPARED)
             ),

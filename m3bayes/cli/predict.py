@@ -12,21 +12,11 @@ from m3bayes.cli.show import frame_table, json_text, message, notes
 from m3bayes.cli.summary import describe
 from m3bayes.errors import M3BayesError, RecipeError
 from m3bayes.files import write_atomically
-from m3bayes.inference.predict import predict
+from m3bayes.inference.predict import ADDED, predict
 from m3bayes.table_cells import numbers_or_labels
 from m3bayes.table_checks import VARIABLES
 from m3bayes.table_file import read_table
 
-ADDED = (
-    "loss_mean",
-    "loss_sd",
-    "loss_lower",
-    "loss_upper",
-    "new_run_lower",
-    "new_run_upper",
-    "extrapolation",
-    "notes",
-)
 DESCRIPTION = """\
 Predict the losses of recipes. Their columns are kept, and these added: loss_mean, loss_sd, loss_lower and
 loss_upper of the mean surface, new_run_lower and new_run_upper of a new run (all in the table's unit of

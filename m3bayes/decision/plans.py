@@ -28,7 +28,7 @@ from m3bayes.decision.recommendation import UNITS, flagged, plain, simulated
 from m3bayes.decision.space import Space, space
 from m3bayes.errors import Note, RecipeError, unique_notes
 from m3bayes.inference.posterior import Posterior
-from m3bayes.inference.predict import loss_draws, predict
+from m3bayes.inference.predict import ADDED, loss_draws, predict
 from m3bayes.laws.law import RECIPE_COLUMNS, Law
 from m3bayes.recipe import Recipe, Schedule, recipe, recipe_columns
 
@@ -119,18 +119,7 @@ def evaluate_plans(
         optimum = None if budget is None else _optimum(post, budget)
         extra = [name for name in post.law.columns if name not in RECIPE]
         why_not = [budget.why_not(_recipe(columns, i, extra)) for i in range(len(names))] if budget else []
-    predicted = prediction.frame()[
-        [
-            "loss_mean",
-            "loss_sd",
-            "loss_lower",
-            "loss_upper",
-            "new_run_lower",
-            "new_run_upper",
-            "extrapolation",
-            "notes",
-        ]
-    ]
+    predicted = prediction.frame()[list(ADDED)]
     added: dict[str, Any] = {name: columns[name] for name in (*RECIPE, *extra)}
     added |= {"tokens": tokens, "compute": flops}
     added |= {str(name): values.to_numpy() for name, values in predicted.items()}

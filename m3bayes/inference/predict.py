@@ -37,6 +37,10 @@ from m3bayes.laws.law import Law
 from m3bayes.recipe import Recipe, Schedule, recipe_columns
 from m3bayes.runs import Runs
 
+# the columns that a prediction adds to its recipes, new_run_* where asked for
+LOSSES = ("loss_mean", "loss_sd", "loss_lower", "loss_upper", "new_run_lower", "new_run_upper")
+ADDED = (*LOSSES, "extrapolation", "notes")
+
 Recipes = Sequence[Recipe | Schedule] | Recipe | pd.DataFrame | Runs | Mapping
 
 
@@ -70,8 +74,7 @@ class Prediction:
     def frame(self) -> pd.DataFrame:
         """The columns that were given, then loss_mean, loss_sd, loss_lower, loss_upper, new_run_lower,
         new_run_upper (where asked for), extrapolation and notes (codes joined by ``;``)."""
-        names = ("loss_mean", "loss_sd", "loss_lower", "loss_upper", "new_run_lower", "new_run_upper")
-        added = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        added = {name: getattr(self, name) for name in LOSSES if getattr(self, name) is not None}
         return self.recipes.assign(**added, extrapolation=self.extrapolation, notes=self.codes)
 
 
