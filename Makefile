@@ -7,7 +7,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # tests run in two processes: one that holds all their compiled programs runs out of memory maps, and jax crashes
-FIRST := tests/cli tests/data tests/decision tests/evaluation tests/pilot tests/plots
+FIRST := tests/cli tests/data tests/decision tests/evaluation tests/languages tests/pilot tests/plots
 
 .PHONY: demo test bench clean .venv
 

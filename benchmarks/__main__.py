@@ -1,9 +1,9 @@
-"""`make bench`: P1, P2, P3, P5 and P6 in turn, each in a process of its own; results in benchmarks/results/.
+"""`make bench`: P1, P2, P3, P5, P6 and many fits in turn, each in a process of its own; results in benchmarks/results/.
 
     python -m benchmarks [NAME ...]
 
 Every benchmark prints a table and ends with one line of JSON, {figure: result}. Others of this folder
-(calibration, real_tables) take long or need tables that are not here, and run by themselves.
+(calibration, real_tables, gpu) take long or need tables or a machine that is not here, and run by themselves.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 
 from benchmarks import report
 
-BENCHMARKS = ("posterior", "cold_start", "point_fits", "prediction", "optima")
+BENCHMARKS = ("posterior", "cold_start", "point_fits", "prediction", "optima", "many_fits")
 
 
 def run(name: str) -> None:

@@ -10,9 +10,21 @@ training recipe with honest intervals::
 
 from importlib.metadata import version as _version
 
-from m3bayes import data, decision, evaluation, laws, plots
+from m3bayes import data, decision, evaluation, languages, laws, plots
 from m3bayes.data import demo_runs
-from m3bayes.decision import Recommendation, cost, evaluate_plans, frontier, guidelines, recommend, risk
+from m3bayes.decision import (
+    Checkpoint,
+    Recommendation,
+    constraints,
+    continue_from,
+    cost,
+    evaluate_plans,
+    frontier,
+    guidelines,
+    recommend,
+    recommend_averaged,
+    risk,
+)
 from m3bayes.decision.design import NextRuns, candidate_runs, next_runs
 from m3bayes.decision.inverse import (
     best_epochs,
@@ -32,9 +44,20 @@ from m3bayes.errors import (
     RecipeError,
     RunTableError,
 )
-from m3bayes.evaluation import Comparison, Rollout, calibrate, check, compare, rollout, sensitivity
+from m3bayes.evaluation import (
+    Comparison,
+    Rollout,
+    calibrate,
+    check,
+    compare,
+    discrepancy,
+    rollout,
+    rollout_weights,
+    sensitivity,
+)
 from m3bayes.inference import noise
 from m3bayes.inference.fit import fit
+from m3bayes.inference.many import Fits, fit_many
 from m3bayes.inference.posterior import Posterior
 from m3bayes.inference.predict import Prediction, loss_draws, predict
 from m3bayes.inference.storage import load
@@ -45,9 +68,11 @@ from m3bayes.runs import Runs, read_runs, runs_from_frame, runs_from_stages
 __version__ = _version("m3bayes")
 
 __all__ = [
+    "Checkpoint",
     "Coefficient",
     "Comparison",
     "FitError",
+    "Fits",
     "InfeasibleError",
     "Law",
     "LawError",
@@ -72,15 +97,20 @@ __all__ = [
     "candidate_runs",
     "check",
     "compare",
+    "constraints",
+    "continue_from",
     "cost",
     "data",
     "decision",
     "demo_runs",
+    "discrepancy",
     "evaluate_plans",
     "evaluation",
     "fit",
+    "fit_many",
     "frontier",
     "guidelines",
+    "languages",
     "laws",
     "least_compute",
     "least_target_text",
@@ -92,8 +122,10 @@ __all__ = [
     "predict",
     "read_runs",
     "recommend",
+    "recommend_averaged",
     "risk",
     "rollout",
+    "rollout_weights",
     "runs_from_frame",
     "runs_from_stages",
     "sensitivity",

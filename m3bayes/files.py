@@ -74,6 +74,27 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def append_line(path: str | os.PathLike[str], line: str) -> None:
+    """Add ``line`` and a line end to the text file ``path`` and flush it to the disk.
+
+    A kill or a full disk can leave a part of it, which then lacks the line end. Raises M3BayesError as
+    :func:`write_atomically`.
+    """
+    try:
+        with open(path, "ab") as file:
+            file.write(line.encode("utf-8") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise M3BayesError(_complaint(Path(path), error)) from error
+
+
+def is_special(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` is a pipe, a socket or a device, of which reading may never come to an end."""
+    path = Path(path)
+    return path.exists() and not (path.is_file() or path.is_dir())
+
+
 def seal(payload: bytes, label: str) -> bytes:
     """``payload`` and one line after it: ``label`` (printable ASCII) and the sha256 of payload and label.
 

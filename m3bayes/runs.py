@@ -94,6 +94,14 @@ class Runs:
             )
         _check_values(frozen, lambda row, column: f"{self.name}: row {row + 1}, column {column}")
         object.__setattr__(self, "columns", MappingProxyType(frozen))
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            countable = np.isfinite(self.compute) & (self.compute > 0)
+        if not countable.all():
+            row = int(np.argmin(countable))
+            raise RunTableError(
+                f"{self.name}: row {row + 1}, column params: {frozen['params'][row]:g}, expected units of which "
+                f"floating point can hold 6 N D: unit_params is {self.unit_params:g}, unit_tokens {self.unit_tokens:g}"
+            )
 
     def __len__(self) -> int:
         return len(self.columns["loss"])

@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float
 
 _BLANKS = frozenset({"", "nan", "na", "n/a", "#n/a", "null", "none", "<na>", "nat", "-"})
+LONGEST_MENDED = 40  # characters: no number is written with more
 _MULTIPLES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 
 
@@ -76,7 +77,9 @@ def show(cell: object) -> str:
 
 def how_to_mend(cell: object) -> str:
     """How to write what ``cell`` probably means."""
-    text = str(cell).strip()
+    text = " ".join(str(cell).split())
+    if len(text) > LONGEST_MENDED:
+        return "leave the row out if it was not measured"
     if isinstance(cell, bool | np.bool_) or text.lower() in ("true", "false", "yes", "no"):
         return "this is a truth value"
     if isinstance(cell, datetime.date | np.datetime64) or re.fullmatch(
@@ -89,7 +92,7 @@ def how_to_mend(cell: object) -> str:
         return "this is a spreadsheet's formula; save its value"
     if re.fullmatch(r"[+-]?\d{1,3}([,_ '\u00a0\u202f]\d{3})+(\.\d*)?", text):
         return f"write it without separators, {re.sub(r'[^0-9.+-]', '', text)}"
-    if "_" in text:
+    if "_" in text and not math.isnan(as_number(text.replace("_", ""))):
         return f"write it without underscores, {text.replace('_', '')}"
     if re.fullmatch(r"[+-]?\d+,\d+", text):
         return f"write it with a decimal point, {text.replace(',', '.')}"

@@ -29,6 +29,9 @@ from m3bayes.table_cells import how_to_mend, is_blank, show
 RATIO_TOLERANCE = 1e-9  # ratios closer than this, relative, are one ratio (they are often computed)
 TOKENS_TOLERANCE = 0.01  # how far a stated number of tokens may be from k U / r
 FLOPS_TOLERANCE = 0.10  # how far logged FLOP may be from 6 N D without a note
+# losses and their errors are squared and summed later, beyond these to infinity or to nothing
+SMALLEST, LARGEST = 1e-100, 1e100
+HEAVIEST = 1e12  # sums of log likelihoods that weigh more have no digits left for differences
 
 REQUIRED = ("params", "target_tokens", "epochs", "target_ratio", "final_ratio")
 RATIOS = ("target_ratio", "final_ratio")
@@ -144,7 +147,7 @@ def check_recipe_columns(columns: Mapping[str, np.ndarray], place: Place, error:
     with np.errstate(over="ignore", under="ignore"):
         tokens = columns["epochs"] * columns["target_tokens"] / columns["target_ratio"]
         compute = 6 * columns["params"] * tokens
-    countable = np.isfinite(compute) & (tokens > 0)
+    countable = np.isfinite(compute) & (compute > 0) & (tokens > 0)
     expected = "numbers of parameters, tokens and epochs of which floating point can hold the product"
     refuse(~countable, columns, "epochs", expected, place, error)
     _check_stages(columns, place, error)
@@ -220,9 +223,18 @@ def check_measurements(columns: Mapping[str, np.ndarray], place: Place) -> None:
     good = np.isfinite(loss) & (loss > 0)
     expected = "a finite loss above 0; leave out runs without one"
     refuse(~good, columns, "loss", expected, place, RunTableError)
+    held = (loss >= SMALLEST) & (loss <= LARGEST)
+    expected = f"a loss from {SMALLEST:g} to {LARGEST:g}; count it in another unit"
+    refuse(~held, columns, "loss", expected, place, RunTableError)
     optional = {
-        "loss_se": (lambda v: v > 0, "a finite standard error above 0, or blank"),
-        "weight": (lambda v: v >= 0, "a finite weight of 0 or more, or blank"),
+        "loss_se": (
+            lambda v: (v > 0) & (v <= LARGEST * loss),
+            f"a finite standard error above 0, at most {LARGEST:g} losses, or blank",
+        ),
+        "weight": (
+            lambda v: (v >= 0) & (v <= HEAVIEST),
+            f"a finite weight of 0 or more, at most {HEAVIEST:g}, or blank",
+        ),
         "tokens": (lambda v: v > 0, "a finite number above 0, or blank"),
         "flops": (lambda v: v > 0, "a finite number above 0, or blank"),
         "lr": (lambda v: v >= 0, "a finite number of 0 or more, or blank"),
@@ -237,7 +249,8 @@ def check_measurements(columns: Mapping[str, np.ndarray], place: Place) -> None:
         raise RunTableError(f"{place(0, 'weight')}: 0, as in every row, expected some runs to count")
     if "tokens" in columns:
         tokens = columns["epochs"] * columns["target_tokens"] / columns["target_ratio"]
-        off = np.abs(columns["tokens"] / tokens - 1) > TOKENS_TOLERANCE  # False where blank
+        with np.errstate(over="ignore"):
+            off = np.abs(columns["tokens"] / tokens - 1) > TOKENS_TOLERANCE  # False where blank
         refuse(
             off, columns, "tokens",
             lambda i: f"epochs * target_tokens / target_ratio = {tokens[i]:.6g} "
@@ -277,7 +290,8 @@ def _flops_note(columns: Mapping[str, np.ndarray], unit_params: float, unit_toke
     if "flops" not in columns:
         return None
     tokens = columns["epochs"] * columns["target_tokens"] / columns["target_ratio"]
-    ratio = columns["flops"] / (6.0 * columns["params"] * unit_params * tokens * unit_tokens)
+    with np.errstate(over="ignore"):
+        ratio = columns["flops"] / (6.0 * columns["params"] * unit_params * tokens * unit_tokens)
     differ = np.abs(ratio - 1) > FLOPS_TOLERANCE
     if not differ.any():
         return None

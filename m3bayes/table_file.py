@@ -15,6 +15,7 @@ from typing import IO
 import pandas as pd
 
 from m3bayes.errors import RunTableError
+from m3bayes.files import is_special
 
 LONGEST_LINE = 1_000_000  # bytes; a row of a table has a few hundred
 
@@ -39,6 +40,8 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     Parquet gives what is stored, read by pandas' own engine. Raises RunTableError for everything else.
     """
     name = Path(path).name
+    if is_special(path):
+        raise RunTableError(f"{os.fspath(path)} is a pipe or a device, expected a CSV or parquet file")
     try:
         with open(path, "rb") as file:
             start = file.read(4)

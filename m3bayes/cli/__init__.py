@@ -15,10 +15,13 @@ from m3bayes.cli import (
     calibrate,
     check,
     compare,
+    crossover,
     demo,
+    discrepancy,
     fit,
     guidelines,
     laws,
+    multilinguality,
     next,
     pilot,
     plans,
@@ -26,6 +29,7 @@ from m3bayes.cli import (
     recommend,
     rollout,
     summary,
+    transfer,
 )
 from m3bayes.cli.show import message
 from m3bayes.errors import InfeasibleError, M3BayesError, NotConvergedError
@@ -37,7 +41,7 @@ EPILOG = """\
 units     parameters and tokens are in the table's own units (--unit-params and --unit-tokens of `m3bayes fit`
           say how many one unit is, 1 by default), losses in the table's unit, compute always in FLOP
 streams   results on stdout, messages on stderr
-exit      0 fine, 2 bad input, 3 not converged, 4 no recipe meets the request
+exit      0 fine, 2 bad input, 3 not converged, 4 no recipe meets the request, 130 and 143 stopped
 """
 
 
@@ -82,6 +86,7 @@ def parser() -> ArgumentParser:
         fit,
         summary,
         check,
+        discrepancy,
         calibrate,
         compare,
         rollout,
@@ -90,6 +95,9 @@ def parser() -> ArgumentParser:
         plans,
         guidelines,
         next,
+        multilinguality,
+        crossover,
+        transfer,
         pilot,
         laws,
         demo,

@@ -9,7 +9,7 @@ import pandas as pd
 
 from m3bayes.cli.options import add_allow, add_ci, add_json, add_posterior, check_out, load_allowed, of_file
 from m3bayes.cli.show import frame_table, json_text, message, notes
-from m3bayes.cli.summary import describe
+from m3bayes.cli.summary import describe, headline
 from m3bayes.errors import M3BayesError, RecipeError
 from m3bayes.files import write_atomically
 from m3bayes.inference.predict import ADDED, predict
@@ -69,7 +69,7 @@ def run(arguments: Namespace) -> int:
         print(json_text(content | {"recipes": result.to_dict("records")}))
     else:
         shown = [name for name in ("run", *VARIABLES, "loss", *ADDED) if name in result]
-        print(frame_table(result[shown]))
+        print(f"{headline(post)}\n\n{frame_table(result[shown])}")
         notes(prediction.notes)
     if arguments.out is not None:
         message(f"wrote {arguments.out}")

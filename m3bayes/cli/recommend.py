@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+from pandas import DataFrame
+
 from m3bayes.cli.options import (
     add_allow,
     add_ci,
@@ -16,6 +18,7 @@ from m3bayes.cli.options import (
     check_out,
     interval,
     load_allowed,
+    names,
     not_negative,
     of_file,
     positive,
@@ -23,9 +26,11 @@ from m3bayes.cli.options import (
     upper_end,
 )
 from m3bayes.cli.report import UNITS, text
-from m3bayes.cli.show import json_text, message, notes
+from m3bayes.cli.show import json_text, message, notes, number, section, table
 from m3bayes.cli.summary import describe, headline
 from m3bayes.decision import Recommendation, recommend
+from m3bayes.decision.continuing import Checkpoint, Continuation, continue_from
+from m3bayes.decision.cost import Cost, fitted, six_nd, with_attention
 from m3bayes.decision.risk import KINDS, Risk, parse
 from m3bayes.decision.space import LETTERS
 from m3bayes.errors import RecipeError
@@ -47,7 +52,11 @@ def add(commands) -> None:
     )
     add_posterior(parser)
     parser.add_argument(
-        "--compute", type=positive, required=True, metavar="FLOP", help="budget in FLOP, counted as 6 N D"
+        "--compute",
+        type=positive,
+        required=True,
+        metavar="FLOP",
+        help="budget in FLOP, counted as --cost says",
     )
     parser.add_argument(
         "--target-tokens",
@@ -56,7 +65,36 @@ def add(commands) -> None:
         metavar="COUNT",
         help="unique target tokens there are, in the table's unit of tokens",
     )
+    parser.add_argument(
+        "--cost",
+        type=cost_named,
+        default="6nd",
+        metavar="COST",
+        help="how FLOP are counted: 6nd; attention:CONTEXT, 6 N D and attention over so many tokens; fitted, to the "
+        "table's column flops (default: %(default)s)",
+    )
     add_bounds(parser)
+    parser.add_argument(
+        "--architectures",
+        type=sizes,
+        metavar="N,N,...",
+        help="the only sizes that can be built, in the table's unit of params; says what that costs",
+    )
+    parser.add_argument(
+        "--multiple",
+        type=setting,
+        action="append",
+        default=[],
+        metavar="NAME=STEP",
+        help="whole multiples alone of epochs (k) or tokens (D), as in k=1",
+    )
+    parser.add_argument(
+        "--from-checkpoint",
+        type=checkpoint,
+        metavar="N,D[,R]",
+        help="go on with a model of N params that has seen D tokens (table's units) at target ratio R (default: 0); "
+        "only new tokens cost, and bounds are those of the whole run",
+    )
     parser.add_argument(
         "--baseline",
         type=Path,
@@ -119,6 +157,31 @@ def add_bounds(parser: ArgumentParser) -> None:
     )
 
 
+def cost_named(text: str) -> str | Cost:
+    """A cost, or "fitted", which takes the table of runs."""
+    kind, colon, context = text.partition(":")
+    if kind in ("6nd", "fitted") and not colon:
+        return six_nd() if kind == "6nd" else kind
+    if kind == "attention" and colon:
+        return with_attention(positive(context))
+    raise ArgumentTypeError(f"expected 6nd, attention:CONTEXT or fitted, got {text!r}")
+
+
+def sizes(text: str) -> tuple[float, ...]:
+    return tuple(positive(part) for part in names(text))
+
+
+def checkpoint(text: str) -> Checkpoint:
+    """``N,D`` or ``N,D,R``."""
+    parts = names(text)
+    if len(parts) not in (2, 3):
+        raise ArgumentTypeError(f"expected N,D or N,D,R, as in 1e6,2e7,.1, got {text!r}")
+    try:
+        return Checkpoint(*map(not_negative, parts))
+    except RecipeError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
 def risk_named(text: str) -> Risk:
     try:
         return parse(text)
@@ -136,25 +199,39 @@ def _high(name: str, text: str) -> tuple[str, Ends]:
 
 def run(arguments: Namespace) -> int:
     check_out(arguments.out, arguments.posterior)
-    bounds, freeze = _bounds(arguments.bounds), _each_once(arguments.freeze)
+    bounds, freeze = _bounds(arguments.bounds), _each_once(arguments.freeze, "--freeze")
     baselines = _baselines(arguments.baseline)
+    multiples = _each_once(arguments.multiple, "--multiple")
+    if arguments.from_checkpoint and (baselines or multiples or arguments.architectures):
+        raise RecipeError(
+            "--from-checkpoint goes without --baseline, --multiple and --architectures; leave those out"
+        )
     post = load_allowed(arguments)
-    result = recommend(
-        post,
-        compute=arguments.compute,
-        target_tokens=arguments.target_tokens,
-        bounds=bounds,
-        freeze=freeze,
-        baselines=baselines,
-        risk=arguments.risk,
-        tolerance=arguments.tolerance,
-        ci=arguments.ci,
-    )
+    asked = {
+        "compute": arguments.compute,
+        "target_tokens": arguments.target_tokens,
+        "cost": fitted(post.runs) if arguments.cost == "fitted" else arguments.cost,
+        "bounds": bounds,
+        "freeze": freeze,
+        "risk": arguments.risk,
+        "ci": arguments.ci,
+    }
+    if arguments.from_checkpoint:
+        result = continue_from(post, arguments.from_checkpoint, **asked)
+    else:
+        result = recommend(
+            post,
+            **asked,
+            architectures=arguments.architectures,
+            multiples=multiples,
+            baselines=baselines,
+            tolerance=arguments.tolerance,
+        )
     show(result, post, arguments.out, as_json=arguments.json)
     return 0
 
 
-def show(result: Recommendation, post: Posterior, out: Path | None, as_json: bool) -> None:
+def show(result: Recommendation | Continuation, post: Posterior, out: Path | None, as_json: bool) -> None:
     """Print a recommendation, and write it to ``out``."""
     content = json_text({"posterior": describe(post), **result.to_json()})
     if out is not None:
@@ -162,10 +239,93 @@ def show(result: Recommendation, post: Posterior, out: Path | None, as_json: boo
     if as_json:
         print(content)
     else:
-        print(f"{headline(post)}\n\n{text(result)}")
+        said = continuation_text(result) if isinstance(result, Continuation) else recommendation_text(result)
+        print(f"{headline(post)}\n\n{said}")
         notes(result.notes)
     if out is not None:
         message(f"wrote {out}")
+
+
+def recommendation_text(result: Recommendation) -> str:
+    """As of :func:`m3bayes.cli.report.text`, with what binds and what can be built."""
+    parts = [text(result), "", _constraints(result.constraints)]
+    if result.snapped is not None:
+        excess = result.snapped.excess
+        tried = [
+            (name, row["value"], row.get("loss_mean", math.nan), row.get("epochs", math.nan), row["why_not"])
+            for name, row in result.snapped.tried.iterrows()
+        ]
+        title = (
+            f"Architectures and multiples that were tried: the loss is {number(excess.mean)} "
+            f"({number(excess.lower)} to {number(excess.upper)}) above that of any size and number"
+        )
+        parts.append(section(title, table(("", "value", "loss", "epochs", "not feasible"), tried)))
+    return "\n".join(parts)
+
+
+def continuation_text(result: Continuation) -> str:
+    """How to go on with a checkpoint, as tables."""
+    given, stage, best, loss = result.checkpoint, result.stage, result.recipe, result.loss
+    ci = f"{result.ci:.0%}"
+    stages = [
+        ("paid for", given.tokens, given.tokens / best.tokens, given.target_ratio),
+        ("to train", stage.tokens, stage.tokens / best.tokens, stage.target_ratio),
+    ]
+    of_run = vars(best) | {"stage_tokens": stage.tokens, "loss": loss.mean}
+    variables = [
+        (name, of_run[str(name)], row["median"], row["lower"], row["upper"])
+        for name, row in result.optimum.iterrows()
+    ]
+    losses = [
+        ("mean surface", loss.mean, loss.sd, loss.lower, loss.upper),
+        ("a new run", math.nan, math.nan, loss.new_run_lower, loss.new_run_upper),
+        ("regret", result.regret.mean, math.nan, result.regret.lower, result.regret.upper),
+    ]
+    baselines = [
+        (
+            name,
+            row["loss_mean"],
+            row["excess_mean"],
+            row["compute"],
+            row["tokens"],
+            row["final_ratio"],
+            row["why_not"],
+        )
+        for name, row in result.baselines.iterrows()
+    ]
+    return "\n".join(
+        [
+            section(
+                f"Recommended: going on with {number(given.params)} params, for {number(result.compute)} "
+                f"{result.unit} and {number(result.target_tokens)} unique target tokens",
+                table(("stage", "tokens", "of all tokens", "target ratio"), stages),
+            ),
+            section(
+                f"The whole run, beside each draw's own optimum, median and {ci} interval",
+                table(("", "recipe", "median", "lower", "upper"), variables),
+            ),
+            section(
+                f"Loss, {ci} intervals; regret is the loss above each draw's own optimum",
+                table(("", "mean", "sd", "lower", "upper"), losses),
+            ),
+            section(
+                "Baselines: loss, and what it is above that of the recommended stage",
+                table(("", "loss", "above", result.unit, "tokens", "last ratio", "not feasible"), baselines),
+            ),
+            _constraints(result.constraints),
+            f"Compute: {number(result.compute_used)} of {number(result.compute)} {result.unit} used ({result.cost})",
+        ]
+    )
+
+
+def _constraints(rows: DataFrame) -> str:
+    binding = rows[rows["binding"].to_numpy(bool)]
+    return section(
+        "Constraints that bind",
+        table(("", "value"), [(text, row["value"]) for text, row in binding.iterrows()])
+        if len(binding)
+        else "none",
+    )
 
 
 def _bounds(given: Iterable[tuple[str, Ends]]) -> dict[str, Ends]:
@@ -182,11 +342,11 @@ def _bounds(given: Iterable[tuple[str, Ends]]) -> dict[str, Ends]:
     return result
 
 
-def _each_once(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
+def _each_once(pairs: Iterable[tuple[str, float]], option: str) -> dict[str, float]:
     result: dict[str, float] = {}
     for name, value in pairs:
         if name in result:
-            raise RecipeError(f"--freeze {name} is given twice; give it once")
+            raise RecipeError(f"{option} {name} is given twice; give it once")
         result[name] = value
     return result
 

@@ -65,7 +65,7 @@ def text(result: Recommendation) -> str:
     return "\n".join(
         [
             section(
-                f"Recommended: {result.regime}, for {number(result.compute)} FLOP and "
+                f"Recommended: {result.regime}, for {number(result.compute)} {result.unit} and "
                 f"{number(result.target_tokens)} unique target tokens",
                 table(("stage", "tokens", "of all tokens", "target ratio"), stages),
             ),
@@ -90,7 +90,7 @@ def text(result: Recommendation) -> str:
                         "above",
                         "lower",
                         "upper",
-                        "FLOP",
+                        result.unit,
                         "params",
                         "epochs",
                         "ratio",
@@ -99,6 +99,6 @@ def text(result: Recommendation) -> str:
                     baselines,
                 ),
             ),
-            f"Compute: {number(result.compute_used)} of {number(result.compute)} FLOP used ({result.cost})",
+            f"Compute: {number(result.compute_used)} of {number(result.compute)} {result.unit} used ({result.cost})",
         ]
     )

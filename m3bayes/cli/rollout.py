@@ -56,6 +56,11 @@ def add(commands) -> None:
         metavar="K",
         help="parts of --by mixture (default: %(default)s)",
     )
+    parser.add_argument(
+        "--discrepancy",
+        action="store_true",
+        help="let every law fail beyond its runs, by as much as rollouts within them say (seven times the work)",
+    )
     add_ci(parser)
     parser.set_defaults(run=run, draws=500)
 
@@ -65,7 +70,7 @@ def run(arguments: Namespace) -> int:
     with progress("fit") as report:
         found = rollout(
             runs, laws, arguments.by, cuts=arguments.cuts, folds=arguments.folds, ci=arguments.ci,
-            report=report, **several_laws.sampling(arguments),
+            discrepancy=arguments.discrepancy, report=report, **several_laws.sampling(arguments),
         )  # fmt: skip
     if arguments.json:
         content = {"table": runs.name, "runs": len(runs), "intervals": found.kind, "ci": found.ci}

@@ -46,7 +46,7 @@ def headline(post: Posterior) -> str:
     chains, kept = draws.shape[:2]
     return (
         f"{post.law.name} on {len(post.runs)} runs of {post.runs.name}: {post.verdict}, "
-        f"{chains} chains x {kept} draws"
+        f"{chains} chains x {kept} draws\nintervals hold {post.intervals}"
     )
 
 
@@ -59,6 +59,7 @@ def describe(post: Posterior) -> dict:
         "table": post.runs.name,
         "runs": len(post.runs),
         "verdict": post.verdict,
+        "intervals": post.intervals,
         "notes": post.notes,
         "settings": post.settings,
     }

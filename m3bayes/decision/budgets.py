@@ -88,7 +88,9 @@ def request(
 ) -> Request:
     """A request over at most ``most`` of the draws, evenly thinned."""
     cost = as_cost(six_nd() if cost is None else cost)
-    remembering = _Remembering(cost.name, cost.function, cost.params_for)
+    remembering = _Remembering(
+        cost.name, cost.function, cost.params_for, tokens_for=cost.tokens_for, unit=cost.unit
+    )
     return Request(thinned(post, most), remembering, bounds or {}, freeze or {})
 
 

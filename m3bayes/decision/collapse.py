@@ -14,7 +14,7 @@ Elsewhere it is a question, answered here by numbers with intervals.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -58,8 +58,8 @@ class Collapse:
 
     compute: Float[np.ndarray, " compute"]
     target_tokens: Float[np.ndarray, " text"]
-    epochs: Float[np.ndarray, "draw compute text"]
-    scarcity: Float[np.ndarray, "draw compute text"]
+    epochs: Float[np.ndarray, "draw compute text"] = field(repr=False)
+    scarcity: Float[np.ndarray, "draw compute text"] = field(repr=False)
     spread: Interval | None
     rule_error: Interval
     at_bound: float
@@ -79,7 +79,7 @@ class ModelSize:
 
     compute: Float[np.ndarray, " compute"]
     target_tokens: Float[np.ndarray, " text"]
-    ratio: Float[np.ndarray, "draw compute text"]
+    ratio: Float[np.ndarray, "draw compute text"] = field(repr=False)
     at_bound: float
     table: pd.DataFrame
     ci: float

@@ -44,7 +44,7 @@ from m3bayes.decision.budgets import (
 )
 from m3bayes.decision.recommendation import flagged
 from m3bayes.decision.regret import best_regime, optimum_columns
-from m3bayes.decision.space import RECIPE, Bounds, ranges
+from m3bayes.decision.space import RECIPE, Bounds, check_numbers, ranges
 from m3bayes.errors import InfeasibleError, Note, RecipeError, unique_notes
 from m3bayes.inference import new_run
 from m3bayes.inference.posterior import Posterior, thinned
@@ -111,6 +111,7 @@ def next_runs(
     NOTHING_GAINED, NOISE_GROUP. Raises InfeasibleError where no candidate fits the budget, RecipeError for what
     cannot be asked.
     """
+    check_numbers(budget=budget, **({} if number is None else {"number": number}))
     if not (0 < budget < math.inf and (number is None or number > 0)):
         raise RecipeError(f"budget is {budget} FLOP and number {number}; expected both above 0")
     asked = request(post, cost, bounds, freeze, TRUTHS + WEIGHTED)

@@ -276,7 +276,7 @@ def _check_cost(space: Space, lower: Sequence[_Form], r_low: float, r_high: floa
         flops = float(space.cost.flops(space["params"].low, D)) if D else 0.0
         if flops > space.compute * (1 + TIE):
             raise _Empty(
-                f"{space['params'].low_text} and {text} already cost {flops:.4g} FLOP, more than "
+                f"{space['params'].low_text} and {text} already cost {flops:.4g} {space.cost.unit}, more than "
                 f"compute={space.compute:.4g}"
             )
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -71,7 +71,7 @@ class Threshold:
     below: Float[np.ndarray, " compute"]
     above: Float[np.ndarray, " compute"]
     one_crossing: Float[np.ndarray, " compute"]
-    draws: Float[np.ndarray, "draw compute"]
+    draws: Float[np.ndarray, "draw compute"] = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,8 @@ from m3bayes.decision.budgets import (
 )
 from m3bayes.decision.faces import faces
 from m3bayes.decision.regret import Interval, interval
-from m3bayes.decision.space import Bounds, Space
+from m3bayes.decision.residuals import at_bounds, residuals
+from m3bayes.decision.space import Bounds, Space, check_numbers
 from m3bayes.errors import InfeasibleError, Note, RecipeError, unique_notes
 from m3bayes.inference.posterior import Posterior
 from m3bayes.recipe import Recipe
@@ -107,8 +108,8 @@ def least_compute(
     """The least compute (FLOP) that reaches a loss on the mean surface with a probability.
 
     ``target_tokens`` is U, in the table's unit; ``bounds``, ``freeze`` and ``cost`` as in
-    :func:`m3bayes.recommend`. At most 512 draws are used; the answer is good to .1 %. Raises InfeasibleError
-    with the best probability that the bounds allow where that is too small.
+    :func:`m3bayes.recommend`. At most 512 draws are used; the answer is good to .1 %. Notes as of ``recommend``,
+    AT_BOUND too. Raises InfeasibleError with the best probability that the bounds allow where that is too small.
     """
     _check(loss, probability)
     asked = request(post, cost, bounds, freeze, DRAWS)
@@ -189,8 +190,10 @@ def value_of_text(
     """What ``more`` unique target tokens (table's unit) are worth at a budget: in loss, and in compute.
 
     Other arguments as in :func:`m3bayes.recommend`. Both sides are each draw's own optimum within the bounds,
-    which are the same for both. Raises InfeasibleError where nothing is feasible.
+    which are the same for both. Note BEYOND_1000X where more than 1000 C would be needed. Raises InfeasibleError
+    where nothing is feasible.
     """
+    check_numbers(target_tokens=target_tokens, more=more, ci=ci)
     if not (0 < more < math.inf and 0 < ci < 1):
         raise RecipeError(f"more is {more} and ci {ci}; expected tokens above 0 and a probability")
     asked = request(post, cost, bounds, freeze, DRAWS)
@@ -213,7 +216,7 @@ def value_of_text(
         gain=interval(values[0] - wanted, ci),
         compute=interval(np.exp(log_multiple), ci),
         beyond=float(np.mean(beyond)),
-        notes=unique_notes(note for space in spaces for note in space.notes),
+        notes=unique_notes([*(note for space in spaces for note in space.notes), *_beyond(beyond)]),
     )
 
 
@@ -234,6 +237,7 @@ def best_epochs(
     the bounds on k and on tokens, by default the range of the runs; where k runs into one of them a note
     AT_BOUND says so. Raises InfeasibleError where no k is feasible.
     """
+    check_numbers(params=params, target_tokens=target_tokens, target_ratio=target_ratio, ci=ci)
     if not 0 < ci < 1:
         raise RecipeError(f"ci is {ci}; expected a probability between 0 and 1")
     last = target_ratio if final_ratio is None else final_ratio
@@ -310,11 +314,12 @@ def _least(
         recipe=recipe,
         loss=interval(losses, 0.9),
         probability=float(np.mean(losses <= loss)),
-        notes=space.notes,
+        notes=unique_notes([*space.notes, *at_bounds(residuals(space, recipe), space)]),
     )
 
 
 def _check(loss: Number, probability: float) -> None:
+    check_numbers(loss=loss, probability=probability)
     if not (0 < loss < math.inf and 0 < probability < 1):
         raise RecipeError(
             f"loss is {loss} and probability {probability}; expected a loss above 0 and 0 < p < 1"
@@ -326,6 +331,17 @@ def _capped(space: Space, name: str, asked: Request) -> float:
     runs = asked.post.runs
     most = {"params": runs["params"], "tokens": runs.tokens, "epochs": runs["epochs"]}[name].max()
     return min(space[name].high, FAR * float(most))
+
+
+def _beyond(beyond: np.ndarray) -> list[Note]:
+    share = float(np.mean(beyond))
+    if not share:
+        return []
+    said = (
+        f"in {share:.3g} of the draws {MULTIPLES[-1]:g} times the compute saves less than the text: there its worth "
+        "in compute is counted as that, and is more"
+    )
+    return [Note("BEYOND_1000X", said, ("compute",))]
 
 
 def _best_loss(found: Mapping) -> Float[np.ndarray, " draw"]:

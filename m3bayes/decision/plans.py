@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -60,7 +60,7 @@ class Plans:
 
     table: pd.DataFrame
     better: pd.DataFrame
-    losses: Float[np.ndarray, "draw plan"]
+    losses: Float[np.ndarray, "draw plan"] = field(repr=False)
     compute: float | None
     target_tokens: float | None
     ci: float

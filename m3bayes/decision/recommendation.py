@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from m3bayes.decision.regret import Interval
 from m3bayes.decision.space import Bound
 from m3bayes.errors import Note
 from m3bayes.inference.posterior import Posterior
+from m3bayes.inference.predict import Prediction
 from m3bayes.recipe import Recipe, Schedule
 from m3bayes.runs import Runs
 
@@ -43,9 +44,26 @@ class Optimum:
     """The draws' own optima: ``draws`` {params, epochs, target_ratio, final_ratio, tokens, loss: (draw,)},
     ``regime`` (draw,), and ``summary`` with mean, median, lower and upper of each."""
 
-    draws: Mapping[str, np.ndarray]
-    regime: np.ndarray
+    draws: Mapping[str, np.ndarray] = field(repr=False)
+    regime: np.ndarray = field(repr=False)
     summary: pd.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class Snapped:
+    """What it costs that not every N, or number of tokens or epochs, can be had.
+
+    ``free``    the best recipe if all could be had
+    ``excess``  loss of the recommended recipe above that one's, by draw
+    ``risk``    the same in what was minimised, at least 0
+    ``tried``   table of the architectures and multiples: variable, value, the best recipe with it, its loss_mean and
+                risk, or why_not
+    """
+
+    free: Recipe
+    excess: Interval
+    risk: float
+    tried: pd.DataFrame
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +79,10 @@ class Recommendation:
                       excluded (why), and the recipe of the regime with the smallest risk, with its loss
     ``near_optimal``  recipes that are within the tolerance of the optimum with probability .9
     ``baselines``     table by name: feasible, why_not, recipe, compute, loss, and excess over the recommended
+    ``snapped``       what architectures and multiples cost, None where there were none
+    ``constraints``   table of bounds and budgets: quantity, sense, limit, value, slack, relative, binding
     ``bounds``        the bounds that held, by variable
-    ``compute_used``, ``compute_unused``   FLOP
+    ``compute_used``, ``compute_unused``   in ``unit``, that of ``cost``: FLOP, if nothing else was asked for
     ``simulated``     the runs behind the posterior were all simulated
     """
 
@@ -75,6 +95,8 @@ class Recommendation:
     regimes: pd.DataFrame
     near_optimal: NearOptimal
     baselines: pd.DataFrame
+    snapped: Snapped | None
+    constraints: pd.DataFrame
     bounds: Mapping[str, Bound]
     compute: float
     target_tokens: float
@@ -82,6 +104,7 @@ class Recommendation:
     compute_unused: float
     risk: str
     cost: str
+    unit: str
     margin: float
     ci: float
     simulated: bool
@@ -89,10 +112,10 @@ class Recommendation:
 
     def to_json(self) -> dict[str, Any]:
         """Numbers and texts alone, None for what is not a finite number; without the draws."""
-        near = self.near_optimal
+        near, snapped = self.near_optimal, self.snapped
         return plain(
             {
-                "units": UNITS,
+                "units": UNITS | {"compute": self.unit},
                 "simulated_runs": self.simulated,
                 "recipe": recipe_row(self.recipe),
                 "schedule": [
@@ -102,7 +125,7 @@ class Recommendation:
                 "regime": self.regime,
                 "loss": vars(self.loss),
                 "optimum": self.optimum.summary.to_dict(orient="index"),
-                "regret": {name: getattr(self.regret, name) for name in ("mean", "median", "lower", "upper")},
+                "regret": numbers(self.regret),
                 "regimes": self.regimes.to_dict(orient="index"),
                 "near_optimal": {
                     "tolerance": near.tolerance,
@@ -113,6 +136,14 @@ class Recommendation:
                     "ranges": {name: list(ends) for name, ends in near.ranges.items()},
                 },
                 "baselines": self.baselines.to_dict(orient="index"),
+                "snapped": snapped
+                and {
+                    "free": recipe_row(snapped.free),
+                    "excess": numbers(snapped.excess),
+                    "risk": snapped.risk,
+                    "tried": snapped.tried.to_dict(orient="index"),
+                },
+                "constraints": self.constraints.to_dict(orient="index"),
                 "bounds": {name: vars(bound) for name, bound in self.bounds.items()},
                 "compute": self.compute,
                 "target_tokens": self.target_tokens,
@@ -128,6 +159,18 @@ class Recommendation:
                 ],
             }
         )
+
+
+def numbers(found: Interval) -> dict[str, float]:
+    return {part: getattr(found, part) for part in ("mean", "median", "lower", "upper")}
+
+
+def loss_of(prediction: Prediction) -> Loss:
+    """Of the prediction of one recipe, with the interval of a new run."""
+    p = prediction
+    assert p.new_run_lower is not None and p.new_run_upper is not None
+    values = (p.loss_mean, p.loss_sd, p.loss_lower, p.loss_upper, p.new_run_lower, p.new_run_upper)
+    return Loss(*(float(value[0]) for value in values))
 
 
 def simulated(runs: Runs) -> bool:

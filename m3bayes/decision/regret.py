@@ -6,7 +6,7 @@ L_d(x) is the loss of recipe x in draw d, L*_d the smallest of all feasible reci
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ class Interval:
     median: float
     lower: float
     upper: float
-    draws: Float[np.ndarray, " draw"]
+    draws: Float[np.ndarray, " draw"] = field(repr=False)
 
 
 def interval(draws: Float[np.ndarray, " draw"], ci: float) -> Interval:

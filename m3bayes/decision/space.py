@@ -10,19 +10,20 @@
 
 The default bounds are the range of the runs, the share's over the runs that had two stages. They are widened
 only by the caller, and then a note says so. The share's bounds say nothing of recipes with one stage; frozen
-below 1 it asks for two stages, frozen at 1 for one.
+below 1 it asks for two stages, frozen at 1 for one. Constraints narrow the bounds, or are further budgets.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from m3bayes.decision.cost import Cost
+from m3bayes.decision.constraints import Constraint
+from m3bayes.decision.cost import Cost, check_increases, six_nd, tightest
 from m3bayes.errors import InfeasibleError, Note, RecipeError
 from m3bayes.laws.law import RECIPE_COLUMNS, Law
 from m3bayes.recipe import Recipe
@@ -44,6 +45,8 @@ LETTERS = {
 RECIPE = ("params", "epochs", "target_ratio", "final_ratio")
 RATIOS = ("target_ratio", "final_ratio", "last_stage_share")
 ROUNDING, TIE = 1e-9, 1e-12
+# a cost is looked at up to so many times the range of the runs where bounds are lifted
+FAR = 1e6
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,24 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class Space:
-    """A request in the table's units: bounds, compute C (FLOP), U, the cost model and what else is fixed.
+class Budget:
+    """At most ``most`` of a cost, in its unit."""
 
+    cost: Cost
+    most: float
+
+    def spent(self, recipe: Recipe) -> float:
+        return float(self.cost.flops(recipe.params, recipe.tokens))
+
+
+@dataclass(frozen=True)
+class Space:
+    """A request in the table's units: bounds, compute C, U, the cost model and what else is fixed.
+
+    ``compute`` is in the unit of ``cost`` (FLOP), which is that of all ``budgets``, the first of them ``compute``.
     ``two_stages`` is None where one or two stages may be recommended, else whether there must be two.
-    ``extra`` are values of further columns the law reads.
+    ``extra`` are values of further columns the law reads. Where there are ``sizes`` a recipe may have those N
+    alone; ``steps`` are (variable, step) of which it has whole multiples.
     """
 
     bounds: Mapping[str, Bound]
@@ -82,6 +98,9 @@ class Space:
     extra: Mapping[str, float]
     runs_compute: float
     notes: tuple[Note, ...]
+    budgets: tuple[Budget, ...]
+    sizes: tuple[float, ...] = ()
+    steps: tuple[tuple[str, float], ...] = ()
 
     def __getitem__(self, name: str) -> Bound:
         return self.bounds[name]
@@ -130,10 +149,27 @@ class Space:
                 return f"{name} {value:.4g}, but {bound.low_text}"
             if value > bound.high * (1 + ROUNDING):
                 return f"{name} {value:.4g}, but {bound.high_text}"
-        flops = float(self.cost.flops(recipe.params, recipe.tokens))
-        if flops > self.compute * (1 + ROUNDING):
-            return f"costs {flops:.4g} FLOP, more than compute={self.compute:.4g}"
+        for budget in self.budgets:
+            spent = budget.spent(recipe)
+            if spent > budget.most * (1 + ROUNDING):
+                return f"costs {spent:.4g} {budget.cost.unit}, more than {self.limit_text(budget)}"
+        if self.sizes and not any(math.isclose(recipe.params, N, rel_tol=ROUNDING) for N in self.sizes):
+            return f"params {recipe.params:.4g} is none of the architectures"
+        for name, step in self.steps:
+            count = getattr(recipe, name) / step
+            if not math.isclose(count, round(count), rel_tol=ROUNDING):
+                return f"{name} {getattr(recipe, name):.4g} is no multiple of {step:g}"
         return None
+
+    def limit_text(self, budget: Budget) -> str:
+        return f"{'compute' if budget is self.budgets[0] else budget.cost.unit}={budget.most:.4g}"
+
+    def grained(self, sizes: Iterable[float], steps: Mapping[str, float]) -> Space:
+        return replace(self, sizes=tuple(sizes), steps=tuple(steps.items()))
+
+    def held(self, name: str, value: float, why: str) -> Space:
+        """The request with one variable held at a value within its bounds."""
+        return replace(self, bounds={**self.bounds, name: Bound(name, value, value, why, why)})
 
 
 def space(
@@ -145,17 +181,25 @@ def space(
     cost: Cost,
     bounds: Bounds,
     freeze: Mapping[str, Number],
+    constraints: Sequence[Constraint] = (),
 ) -> Space:
     """The space of a request. Raises RecipeError for names and numbers that mean nothing, InfeasibleError for
     bounds that exclude each other at once."""
-    _positive("compute", compute, "FLOP")
+    check_numbers(compute=compute, target_tokens=target_tokens)
+    _positive("compute", compute, cost.unit)
     _positive("target_tokens", target_tokens, "tokens in the table's unit")
     bounds, freeze = _by_name(bounds), _by_name(freeze)
+    check_numbers(**{f"freeze {name}": value for name, value in freeze.items()})
     if both := sorted(bounds.keys() & freeze.keys()):
         raise RecipeError(f"{both[0]} is both bounded and frozen; give one of the two")
     extra = {name: value for name, value in freeze.items() if name not in (*LETTERS, "first_ratio")}
     _check_names(bounds, freeze, extra, law)
-    cost = cost.in_units(runs.unit_params, runs.unit_tokens)
+    narrowed, second = _sorted_out(constraints)
+    budgets = [
+        Budget(cost.in_units(runs.unit_params, runs.unit_tokens), float(most))
+        for cost, most in [(cost, compute), *second]
+    ]
+    cost = budgets[0].cost
     # no model below one parameter, no run below one target token
     smallest = {"params": 1 / runs.unit_params, "tokens": 1 / runs.unit_tokens}
     smallest |= {"epochs": smallest["tokens"] / target_tokens}
@@ -169,19 +213,33 @@ def space(
             said = "none of them had two stages" if math.isnan(low) else f"they had {low:.4g} to {high:.4g}"
             asked_for = f"{name} from {bound.low:.4g} to {bound.high:.4g}"
             notes.append(Note("BOUNDS_WIDENED", f"{asked_for} goes beyond the runs: {said}", (name,)))
+        for constraint in narrowed.get(name, ()):
+            result[name] = _narrowed(result[name], constraint)
+    for budget in budgets:
+        _check_budget(budget.cost, runs, result)
     share = freeze.get("last_stage_share")
     runs_compute = float(np.max(cost.flops(runs["params"], runs.tokens)))
     return Space(
         bounds=result,
         compute=float(compute),
         target_tokens=float(target_tokens),
-        cost=cost,
+        cost=tightest([(budget.cost, budget.most) for budget in budgets]).in_units(
+            runs.unit_params, runs.unit_tokens
+        ),
         first_ratio=float(freeze.get("first_ratio", 0.0)),
         two_stages=None if share is None else share < 1,
         extra={name: float(value) for name, value in extra.items()},
         runs_compute=runs_compute,
         notes=(*notes, *_outside_the_runs(runs, float(compute), float(target_tokens), runs_compute)),
+        budgets=tuple(budgets),
     )
+
+
+def check_numbers(**given: object) -> None:
+    """Raise RecipeError for the first that is a text, a truth value or anything else that is no number."""
+    for name, value in given.items():
+        if np.ndim(value) or np.asarray(value).dtype.kind not in "iuf":  # pyright: ignore[reportArgumentType]
+            raise RecipeError(f"{name}: {value!r}; expected a number")
 
 
 def ranges(runs: Runs) -> dict[str, tuple[float, float]]:
@@ -204,6 +262,9 @@ def ranges(runs: Runs) -> dict[str, tuple[float, float]]:
 
 def _bound(name: str, runs: tuple[float, float], asked: Sequence[Number | None], smallest: float) -> Bound:
     """The caller's ends where given, else the runs'; kept to what the variable can be at all."""
+    for end in asked:
+        if end is not None:
+            check_numbers(**{f"bounds {name}": end})
     if len(asked) != 2 or any(end is not None and math.isnan(end) for end in asked):
         raise RecipeError(
             f"bounds of {name} are {asked!r}; expected (low, high), None for the range of the runs"
@@ -222,6 +283,54 @@ def _bound(name: str, runs: tuple[float, float], asked: Sequence[Number | None],
     return bound
 
 
+def _sorted_out(
+    constraints: Sequence[Constraint],
+) -> tuple[dict[str, list[Constraint]], list[tuple[Cost, Number]]]:
+    """Constraints by variable, and further budgets."""
+    of_variables: dict[str, list[Constraint]] = {}
+    budgets: list[tuple[Cost, Number]] = []
+    for constraint in dict.fromkeys(constraints):
+        if isinstance(constraint.of, Cost):
+            budgets.append((constraint.of, constraint.high))
+            continue
+        (name,) = _by_name({constraint.of: None})
+        if name not in LETTERS:
+            raise RecipeError(f"no variable {name!r} can be constrained; these can: {_known()}")
+        of_variables.setdefault(name, []).append(constraint)
+    return of_variables, budgets
+
+
+def _narrowed(bound: Bound, constraint: Constraint) -> Bound:
+    """What a constraint leaves of a bound; a range of NaN (no run had two stages) stays what it is."""
+    low, high, low_from, high_from = bound.low, bound.high, bound.low_from, bound.high_from
+    if constraint.low > low:
+        low, low_from = float(constraint.low), "constraint"
+    if constraint.high < high:
+        high, high_from = float(constraint.high), "constraint"
+    narrowed = Bound(bound.name, low, high, low_from, high_from)
+    if low > high:
+        raise InfeasibleError(
+            f"no recipe is feasible: {narrowed.low_text} and {narrowed.high_text} exclude each other"
+        )
+    return narrowed
+
+
+def _check_budget(cost: Cost, runs: Runs, bounds: Mapping[str, Bound]) -> None:
+    """Raise RecipeError where a cost falls within the bounds on N and D, lifted ones taken at FAR times the runs'."""
+    if cost.function is six_nd().function:
+        return
+    of_runs = {"params": runs["params"], "tokens": runs.tokens}
+    ends = []
+    for name, values in of_runs.items():
+        low = max(bounds[name].low, float(values.min()) / FAR)
+        ends.append((low, max(low, min(bounds[name].high, float(values.max()) * FAR))))
+    check_increases(cost, *ends)
+
+
+def _known() -> str:
+    return ", ".join(f"{name} ({letter})" for name, letter in LETTERS.items())
+
+
 def _by_name(given: Mapping[str, Any]) -> dict[str, Any]:
     """Keys as column names, whether given as names or as letters."""
     names = {letter: name for name, letter in LETTERS.items()}
@@ -235,7 +344,7 @@ def _by_name(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_names(bounds: Mapping, freeze: Mapping, extra: Iterable[str], law: Law) -> None:
-    known = ", ".join(f"{name} ({letter})" for name, letter in LETTERS.items())
+    known = _known()
     for name in bounds:
         if name not in LETTERS:
             raise RecipeError(f"no variable {name!r} can be bounded; these can: {known}")

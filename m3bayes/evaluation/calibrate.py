@@ -10,9 +10,8 @@ independent posterior draws is then uniform, and an interval of level p holds it
 from __future__ import annotations
 
 import json
-import os
-import time
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,9 +25,9 @@ from jaxtyping import Float
 from m3bayes.errors import M3BayesError, Note
 from m3bayes.evaluation.observed import Quantities, log_likelihood
 from m3bayes.evaluation.uniformity import CELLS, binomial_quantile, p_value
-from m3bayes.files import write_text
+from m3bayes.files import append_line, write_bytes, write_text
 from m3bayes.inference import checkpoint
-from m3bayes.inference.fit import fit as fit_law
+from m3bayes.inference.jobs import Device, Job, Outcome, Settings, each_fit, on_processor
 from m3bayes.inference.noise import Noise, student_t
 from m3bayes.inference.posterior import Posterior
 from m3bayes.inference.predict import loss_draws
@@ -82,6 +81,7 @@ def calibrate(
     quantities: Quantities | None = None,
     folder: Path | str | None = None,
     fit: Fit | None = None,
+    devices: Sequence[Device] = (),
     report: Callable[[int, int], None] | None = None,
 ) -> Calibration:
     """Calibrate a law's posteriors on tables simulated for the recipes of ``design``.
@@ -94,14 +94,12 @@ def calibrate(
                     same ranks; more ``simulations`` go on from fewer
     ``fit``         called as ``fit(runs, law, noise=, seed=, constants=)`` in place of :func:`m3bayes.fit` with
                     ``chains``, ``draws`` and allow="flagged"
+    ``devices``     accelerators to fit batches of simulations on, as for :func:`m3bayes.fit_many`
     ``report``      called with (simulations done, all)
 
     Raises FitError where the folder is that of another calibration, M3BayesError for a fit of less than 99 draws.
     """
     noise = student_t() if noise is None else noise
-    rerun = (
-        partial(fit_law, chains=chains, draws=draws, allow="flagged", progress=False) if fit is None else fit
-    )
     quantities = {} if quantities is None else quantities
     identity = {
         "law": law.name,
@@ -114,40 +112,46 @@ def calibrate(
     }
     rows = {} if folder is None else _kept(Path(folder), identity)
     rows = {number: row for number, row in rows.items() if number < simulations}
-    for number in range(simulations):
-        if number not in rows:
-            rows[number] = _one(number, law, design, noise, seed, quantities, rerun)
-            if folder is not None:
-                _keep(Path(folder), rows[number])
+    simulated: dict[str, Simulation] = {}  # those that are being fitted
+
+    def jobs() -> Iterator[Job]:
+        for number in range(simulations):
+            if number not in rows:
+                key = jax.random.fold_in(jax.random.key(seed), number)
+                with on_processor():
+                    simulated[str(number)] = simulation = simulate(law, design, key, noise=noise)
+                yield Job(str(number), simulation.runs, number, simulation.constants)
+
+    def rank(outcome: Outcome) -> dict[str, Any]:
+        return _row_of_fit(outcome, simulated.pop(outcome.job.name), seed, quantities)
+
+    for row in each_fit(jobs(), Settings(law, noise, chains, None, draws), rank, devices=devices, fit=fit):
+        rows[row["number"]] = row
+        if folder is not None:
+            _keep(Path(folder), row)
         if report is not None:
-            report(number + 1, simulations)
+            report(len(rows), simulations)
     return summary([rows[number] for number in range(simulations)])
 
 
 # --- one simulation -------------------------------------------------------------------------------------
 
 
-def _one(
-    number: int, law: Law, design: Runs, noise: Noise, seed: int, quantities: Quantities, fit: Fit
-) -> dict[str, Any]:
-    """Simulate table ``number``, fit it, rank the truth; as JSON has it."""
-    begun = time.perf_counter()
+def _row_of_fit(outcome: Outcome, simulated: Simulation, seed: int, quantities: Quantities) -> dict[str, Any]:
+    """What came of the fit of a simulation, and the rank of the truth; as JSON has it."""
+    number, post = int(outcome.job.name), outcome.posterior
+    told = {"number": number, "verdict": outcome.verdict, "seconds": outcome.seconds}
+    if post is None:
+        return told | {"error": outcome.error}
     try:
-        simulated = simulate(law, design, jax.random.fold_in(jax.random.key(seed), number), noise=noise)
-        post = fit(simulated.runs, law, noise=noise, seed=number, constants=simulated.constants)
-        seconds = time.perf_counter() - begun
         followed = partial(_quantities, more=quantities)
         truth, found = followed(_truth(post, simulated)), followed(post)
     except M3BayesError as error:
-        seconds = time.perf_counter() - begun
-        return {"number": number, "verdict": "failed", "seconds": seconds, "error": str(error)}
+        return told | {"verdict": "failed", "error": str(error)}
     random = np.random.default_rng([seed, number])
     ranked = {name: _ranked(values, float(truth[name][0]), random) for name, values in found.items()}
-    return {
-        "number": number,
-        "verdict": post.verdict,
+    return told | {
         "attempts": int(post.settings.get("attempts", 1)),
-        "seconds": seconds,
         "divergences": int(np.sum(post.sample_stats.get("diverging", 0))),
         "notes": ";".join(sorted({note.code for note in post.notes})),
         "ranks": {name: rank for name, (rank, _) in ranked.items()},
@@ -187,22 +191,43 @@ def _ranked(draws: np.ndarray, truth: float, random: np.random.Generator) -> tup
 
 def _kept(folder: Path, identity: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
     """The finished simulations in a folder, which is made where it is missing."""
+    rows = _rows(folder)
     if not checkpoint.check_header(folder, identity):
+        if rows.exists():  # of another calibration, and gone before a header can vouch for them
+            write_text(rows, "")
         checkpoint.write_header(folder, identity)
-        write_text(_rows(folder), "")
-    # a line cut off by a kill has no newline; its simulation is made again
-    lines = [
-        line for line in _rows(folder).read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")
-    ]
-    write_text(_rows(folder), "".join(lines))
-    return {row["number"]: row for row in map(json.loads, lines)}
+    if rows.exists() and not rows.is_file():
+        raise M3BayesError(f"{rows} is not a file; remove it, or give another folder")
+    lines = rows.read_bytes().split(b"\n") if rows.exists() else []
+    # a line cut off by a kill, or damaged, counts for nothing: its simulation is made again
+    kept = [(line, row) for line in lines if (row := _row_of(line)) is not None]
+    write_bytes(rows, b"".join(line + b"\n" for line, _ in kept))
+    return {row["number"]: row for _, row in kept}
+
+
+def _row_of(line: bytes) -> dict[str, Any] | None:
+    """What :func:`_one` gave; None for a line that cannot be that."""
+    try:
+        row = json.loads(line)
+        if row["verdict"] == "failed":
+            whole = isinstance(row["error"], str)
+        else:
+            ranks, places = row["ranks"], row["places"]
+            whole = row["verdict"] in ("passed", "flagged") and ranks.keys() == places.keys()
+            whole &= all(isinstance(rank, int) and 0 <= rank <= RANKED for rank in ranks.values())
+            whole &= all(0 <= place <= 1 for place in places.values())
+            whole &= all(
+                isinstance(row[count], int) and row[count] >= 0 for count in ("attempts", "divergences")
+            )
+            whole &= isinstance(row["notes"], str)
+        whole &= isinstance(row["number"], int) and 0 <= row["seconds"] < math.inf
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    return row if whole else None
 
 
 def _keep(folder: Path, row: Mapping[str, Any]) -> None:
-    with _rows(folder).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append_line(_rows(folder), json.dumps(row))
 
 
 def _rows(folder: Path) -> Path:

@@ -2,28 +2,32 @@
 
 Every law is fitted to the training runs of every split, with the prior that those runs give, and predicts the
 test runs. Intervals hold uncertainty of the coefficients and the noise of a run; they assume that the law
-holds where it is asked, and a test that they fail is how one learns that it does not.
+holds where it is asked, and a test that they fail is how one learns that it does not. With ``discrepancy`` they
+also hold a departure from the law, learned from the training runs alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from m3bayes.errors import M3BayesError, Note, RunTableError
 from m3bayes.evaluation.candidates import check_feeds, counts, failed_note, flagged_note, named_apart
+from m3bayes.evaluation.compare import stacking_weights
+from m3bayes.evaluation.discrepancy import discrepancy as with_discrepancy
 from m3bayes.evaluation.scores import Scores, predictive, score
 from m3bayes.evaluation.splits import CUTS, FOLDS, Split, atlas_splits
 from m3bayes.evaluation.splits import splits as splits_by
-from m3bayes.inference.fit import fit
+from m3bayes.inference.many import fit_many
 from m3bayes.inference.noise import Noise, student_t
+from m3bayes.inference.posterior import ASSUMING, DEPARTING
 from m3bayes.laws.law import Law
 from m3bayes.runs import Runs
 
-KIND = "coefficients and noise; assumes the law holds"
 Report = Callable[[int, int], None]
 
 
@@ -37,7 +41,8 @@ class Rollout:
                 the :class:`~m3bayes.evaluation.scores.Scores`, NaN where the fit failed
     ``runs``    a row a law, split and test run: ``law``, ``split``, ``run``, ``loss`` as measured, ``loss_mean``,
                 ``new_run_lower`` and ``new_run_upper`` (of level ``ci``), in the table's unit; ``pit``, the
-                probability that a new run's loss is lower, uniform where the posterior is right
+                probability that a new run's loss is lower, uniform where the posterior is right; ``log_density``
+                of the loss, whose sum is elpd
     ``ci``      level of the intervals in ``runs``
     ``kind``    what the intervals hold
     ``notes``   FLAGGED and FAILED fits, SPLIT_LEFT_OUT
@@ -64,6 +69,7 @@ def rollout(
     warmup: int | None = None,
     draws: int = 500,
     ci: float = 0.9,
+    discrepancy: bool = False,
     report: Report | None = None,
 ) -> Rollout:
     """Fit every law to the training runs of every split and predict the test runs.
@@ -73,7 +79,9 @@ def rollout(
     ``splits``  of one's own instead
     ``noise``, ``chains``, ``warmup``, ``draws``, ``seed`` as for :func:`m3bayes.fit`; the seed is also that of
                 random splits, and gives the same table again
-    ``report``  is called with fits done and fits in all
+    ``discrepancy``  adds one to every posterior (:func:`m3bayes.discrepancy`, which fits parts of the training runs:
+                seven times the work)
+    ``report``  is called with fits done and fits in all, those for a discrepancy not counted
 
     Runs of weight 0 neither train nor test. A fit that misses its gate is in the table as flagged, one that
     fails as failed, each with a note. Raises RunTableError for a table that a law cannot read or a split that
@@ -85,10 +93,19 @@ def rollout(
     check_feeds(runs, named, noise)
     chosen, notes = _splits(runs, by, cuts, folds, splits, seed)
     counted = counts(runs)
+    trained = [runs.select(split.train) for split in chosen]
+    fits = {
+        name: fit_many(
+            trained, law, noise=noise, seed=seed, chains=chains, warmup=warmup, draws=draws,
+            log_likelihood=False, process=(0, 1),
+            report=None if report is None else partial(_of_all, report, len(trained), i, len(named)),
+        )
+        for i, (name, law) in enumerate(named.items())
+    }  # fmt: skip
     rows, predictions = [], []
-    for split in chosen:
+    for number, (split, train) in enumerate(zip(chosen, trained, strict=True)):
         tested = split.test & counted
-        train, test = runs.select(split.train), runs.select(tested)
+        test = runs.select(tested)
         for name, law in named.items():
             row = {
                 "law": name,
@@ -100,10 +117,9 @@ def rollout(
                 "compute_ratio": float(test.compute.max() / train.compute.max()),
             }
             try:
-                post = fit(
-                    train, law, noise=noise, seed=seed, chains=chains, warmup=warmup, draws=draws,
-                    allow="flagged", progress=False,
-                )  # fmt: skip
+                post = fits[name][str(number)]
+                if discrepancy:
+                    post = with_discrepancy(post, seed=seed)
                 found = predictive(post, test)
                 scores = score(found, test["loss"])
             except M3BayesError as error:
@@ -125,14 +141,44 @@ def rollout(
                             "new_run_lower": lower,
                             "new_run_upper": upper,
                             "pit": found.probability_below(test["loss"]),
+                            "log_density": found.log_density(test["loss"]),
                         }
                     )
                 )
-            if report is not None:
-                report(len(rows), len(chosen) * len(named))
     if not predictions:
         raise M3BayesError(f"no fit could be made: {notes[-1].message}")
-    return Rollout(pd.DataFrame(rows), pd.concat(predictions, ignore_index=True), ci, KIND, tuple(notes))
+    return Rollout(
+        pd.DataFrame(rows),
+        pd.concat(predictions, ignore_index=True),
+        ci,
+        DEPARTING if discrepancy else ASSUMING,
+        tuple(notes),
+    )
+
+
+def rollout_weights(found: Rollout) -> dict[str, float]:
+    """{law: weight}, adding to 1: the mixture of the laws' predictions of the held-out runs with the highest elpd.
+
+    The stacking of :func:`m3bayes.compare` (Yao et al. 2018), over runs that were larger than those fitted where
+    ``found`` is by compute: there a law is asked what a decision will ask of it, while leave-one-out rewards laws
+    that pass well between runs. Every split counts with its runs, so that a run held out in two counts twice. A law
+    whose fit failed in any split gets 0. Raises M3BayesError where every law has one.
+    """
+    density = found.runs.pivot(index=["split", "run"], columns="law", values="log_density")
+    failed = set(found.table.loc[found.table["verdict"] == "failed", "law"])
+    names = list(dict.fromkeys(found.table["law"]))
+    sound = [name for name in names if name not in failed]
+    if not sound:
+        raise M3BayesError(
+            "every law has a split whose fit failed; leave that split out, or give further laws"
+        )
+    weights = dict(zip(sound, stacking_weights(density[sound].to_numpy()), strict=True))
+    return {name: float(weights.get(name, 0.0)) for name in names}
+
+
+def _of_all(report: Report, splits: int, law: int, laws: int, done: int, _: str) -> None:
+    """Pass on how many fits of one law are done, those of the laws before it counted too."""
+    report(law * splits + done, laws * splits)
 
 
 def _splits(

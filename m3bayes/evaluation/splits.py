@@ -31,6 +31,7 @@ LARGEST = 3  # held-out sizes at most
 FEWEST_TRAIN, FEWEST_TEST = 8, 3
 ATLAS = ("all", "largest N", "most tokens", "most compute", "unseen mixtures")
 ATLAS_SHARE = 0.8  # of the runs to train on
+NEAR = 0.15  # of the runs: a cut may be so far from the share that was asked for
 RATIO_DECIMALS = 6  # ratios that agree to so many are one mixture
 
 Mask = Bool[np.ndarray, " run"]
@@ -50,8 +51,9 @@ def splits(
 ) -> tuple[Split, ...]:
     """The splits of a table ``by`` what the module's table says.
 
-    ``cuts`` are shares of the runs to train on: in order of size, or at random for "random". Runs of one size
-    stay together, so that every training run is smaller than every test run. ``folds`` and ``seed`` are for
+    ``cuts`` are shares of the runs to train on: in order of size, or at random for "random". In order of size the
+    cut is at the widest gap within .15 of the runs, so that runs of one size stay together and every training
+    run is smaller than every test run. ``folds`` and ``seed`` are for
     "mixture" (and "random"). Raises RunTableError where the runs do not differ in ``by``, a value is blank, or
     fewer than 8 training or 3 test runs would be left.
     """
@@ -107,13 +109,22 @@ _SIZES: dict[str, Callable[[Runs], Float[np.ndarray, " run"]]] = {
 
 
 def _past_share(runs: Runs, by: str, values: np.ndarray, share: float) -> Split:
-    """Train on the smaller runs: of the parts that keep ties together, that nearest to ``share`` of the runs."""
+    """Train on the smaller runs: cut at the widest gap near ``share`` of the runs.
+
+    Runs of one planned size differ a little once they are counted, by whole batches or documents; the widest
+    gap keeps them on one side.
+    """
     ordered = np.sort(values)
     # sizes that were computed may differ in their last bits
     ends = np.flatnonzero(ordered[1:] > ordered[:-1] + 1e-9 * np.abs(ordered[:-1]))
     if not len(ends):
         raise _alike(runs, by)
-    last, first = ordered[(end := ends[np.argmin(np.abs(ends + 1 - share * len(values)))])], ordered[end + 1]
+    off = np.abs(ends + 1 - share * len(values))
+    scale = np.log(ordered) if ordered[0] > 0 else ordered
+    gap = np.where(off <= max(NEAR * len(values), off.min()), scale[ends + 1] - scale[ends], 0.0)
+    wide = gap >= 0.99 * gap.max()  # of equally wide ones the nearest
+    end = ends[wide][np.argmin(off[wide])]
+    last, first = ordered[end], ordered[end + 1]
     return _checked(runs, by, Split(f"{by} >= {first:.4g}", values <= last, values >= first))
 
 

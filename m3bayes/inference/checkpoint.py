@@ -13,17 +13,35 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from m3bayes.errors import FitError, Note
-from m3bayes.files import seal, unseal, write_bytes, write_text
+from m3bayes.files import is_special, seal, unseal, write_bytes, write_text
 
 Folder = str | os.PathLike[str]
 Arrays = dict[str, np.ndarray]
+
+
+@contextlib.contextmanager
+def held(folder: Folder) -> Iterator[None]:
+    """Keep ``folder``, made where it is missing, from other processes that hold it too; it goes if it stays empty.
+
+    Two fits in one folder would take each other's chains for their own. A kill lets go. Raises FitError where
+    another process holds it, or it cannot be made.
+    """
+    _make(folder)
+    with contextlib.ExitStack() as stack:
+        if os.name == "posix":
+            stack.callback(os.close, _locked(folder))
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
 
 def write_header(folder: Folder, identity: Mapping[str, Any]) -> None:
@@ -32,19 +50,17 @@ def write_header(folder: Folder, identity: Mapping[str, Any]) -> None:
     Chains that another fit left there no longer count. Raises FitError where the folder cannot be
     made, M3BayesError where it cannot be written to.
     """
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FitError(
-            f"the checkpoint folder {folder} cannot be made: {error.strerror}; give another"
-        ) from error
+    _make(folder)
     write_text(_header(folder), json.dumps(_as_json(identity), indent=1, sort_keys=True) + "\n")
 
 
 def read_header(folder: Folder) -> dict[str, Any] | None:
     """The identity of the fit in ``folder``, None where there is none; a damaged one raises FitError."""
+    if is_special(_header(folder)):
+        raise _damaged_header(folder)
     try:
         header = json.loads(_header(folder).read_bytes())
+        json.dumps(header)  # what is nested too deeply to be written was not written here
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -111,6 +127,30 @@ def remove(folder: Folder) -> None:
         folder.rmdir()
 
 
+def _locked(folder: Folder) -> int:
+    """A descriptor of the folder, which holds its lock until it is closed."""
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise FitError(
+            f"another process is fitting in {folder}; wait for it, stop it, or give another file"
+        ) from None
+    return descriptor
+
+
+def _make(folder: Folder) -> None:
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FitError(
+            f"the checkpoint folder {folder} cannot be made: {error.strerror}; give another"
+        ) from error
+
+
 def _header(folder: Folder) -> Path:
     return Path(folder) / "header.json"
 
@@ -132,6 +172,8 @@ def _read(folder: Folder, chain: int) -> tuple[Arrays | None, Note | None]:
     path = _chain(folder, chain)
     if not path.exists():
         return None, None
+    if is_special(path):
+        return None, _damaged(chain, path)
     try:
         opened = unseal(path.read_bytes())
         if opened is None:
@@ -141,7 +183,7 @@ def _read(folder: Folder, chain: int) -> tuple[Arrays | None, Note | None]:
             return None, None
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return {name.removeprefix("="): archive[name] for name in archive.files}, None
-    except (OSError, ValueError):  # cannot be read, or not what write_chain wrote
+    except Exception:  # cannot be read, or not what write_chain wrote: zip archives fail in many ways
         return None, _damaged(chain, path)
 
 

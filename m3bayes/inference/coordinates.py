@@ -26,7 +26,7 @@ from numpyro.distributions import Distribution, biject_to
 from numpyro.infer.util import log_density
 
 from m3bayes.inference.data import log_at_reference
-from m3bayes.inference.model import log_surface, model, site_priors
+from m3bayes.inference.model import HANDLERS, log_surface, model, site_priors
 from m3bayes.inference.noise import Noise
 from m3bayes.laws.law import Law
 
@@ -87,7 +87,8 @@ def coordinates(law: Law, noise: Noise, n_groups: int) -> Coordinates:
 
     def potential(q: Array, arrays: Mapping) -> Array:
         sites, surface, log_jacobian = located(q, arrays)
-        log_posterior, _ = log_density(model, (law, noise, n_groups, arrays), {"surface": surface}, sites)
+        with HANDLERS:
+            log_posterior, _ = log_density(model, (law, noise, n_groups, arrays), {"surface": surface}, sites)
         energy = -(log_posterior + log_jacobian)
         return jnp.where(jnp.isfinite(energy), energy, jnp.inf)
 

@@ -19,10 +19,11 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from m3bayes.errors import FitError, RunTableError
+from m3bayes.errors import FitError, LawError, M3BayesError, RunTableError
 from m3bayes.inference.noise import Noise
 from m3bayes.laws.law import Law
 from m3bayes.runs import Runs
+from m3bayes.table_file import first_line
 
 DECIMALS = 9
 SMALLEST_BUCKET = 32
@@ -53,6 +54,34 @@ class Canonical:
         return constants
 
 
+@lru_cache(maxsize=32)
+def _check_formula(law: Law) -> None:
+    """LawError unless the law's function gives one real number; nothing is computed or compiled for it."""
+    reads = f"coefficients {', '.join(law.names)} and columns {', '.join(law.columns)}"
+    try:
+        with jax.enable_x64(True):
+            number = jax.ShapeDtypeStruct((), float)
+            found = jax.eval_shape(
+                law.loss, dict.fromkeys(law.names, number), dict.fromkeys(law.columns, number)
+            )
+    except M3BayesError:
+        raise
+    except Exception as error:  # whatever a law of the user's raises
+        raise LawError(
+            f"law {law.name} cannot be evaluated ({type(error).__name__}: {first_line(error)}); "
+            f"expected a loss made with jax.numpy from scalar {reads}"
+        ) from error
+    if not isinstance(found, jax.ShapeDtypeStruct) or found.shape or found.dtype.kind not in "fiu":
+        given = (
+            f"{found.dtype} {found.shape}"
+            if isinstance(found, jax.ShapeDtypeStruct)
+            else type(found).__name__
+        )
+        raise LawError(
+            f"law {law.name} gives {given} for one recipe, expected one real number from scalar {reads}"
+        )
+
+
 def bucket(n: int) -> int:
     """The padded size of a table of n rows: 32, 48, 64, 96, 128, ... (powers of two and three halves of them)."""
     size = SMALLEST_BUCKET
@@ -67,8 +96,10 @@ def canonical(runs: Runs, law: Law, noise: Noise, constants: Mapping[str, float]
 
     ``constants`` are reference quantities in the table's units (as :meth:`Canonical.constants` gives them),
     where the prior is that of another table; by default they are taken from these runs.
-    Raises RunTableError when the table lacks a column that the law or the noise reads.
+    Raises RunTableError when the table lacks a column that the law or the noise reads, LawError where the law
+    does not give one number for one recipe.
     """
+    _check_formula(law)
     for name in (*law.columns, *((noise.by,) if noise.by else ()), *(("loss_se",) if noise.known else ())):
         if name not in runs.columns and name != "first_ratio":  # a column that is not there is blank
             why = f"law {law.name}" if name in law.columns else "the noise"

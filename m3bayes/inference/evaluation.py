@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from m3bayes.inference.coordinates import coordinates
 from m3bayes.inference.noise import Noise
+from m3bayes.inference.threads import as_caller
 from m3bayes.laws.law import Law
 
 # points a call, and fewest worth a thread of their own
@@ -36,12 +37,12 @@ def evaluator(law: Law, noise: Noise, n_groups: int, arrays: Mapping) -> Evaluat
     cores = os.cpu_count() or 1
     pool = ThreadPoolExecutor(cores)
 
+    @as_caller
     def part(q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with jax.enable_x64(True):  # thread-local
-            padded = np.zeros((MOST, q.shape[1]))
-            padded[: len(q)] = q
-            values, gradients = compiled(padded, len(q), data)
-            return np.asarray(values)[: len(q)], np.asarray(gradients)[: len(q)]
+        padded = np.zeros((MOST, q.shape[1]))
+        padded[: len(q)] = q
+        values, gradients = compiled(padded, len(q), data)
+        return np.asarray(values)[: len(q)], np.asarray(gradients)[: len(q)]
 
     def evaluate(q: Points) -> tuple[Float[np.ndarray, " point"], Points]:
         parts = max(min(cores, len(q) // FEWEST), -(-len(q) // MOST), 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,20 +14,21 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Float, UInt32
 
 from m3bayes.errors import FitError, NotConvergedError, Note, unique_notes
 from m3bayes.inference import checkpoint as checkpoints
 from m3bayes.inference.coordinates import coordinates, prior_on_real_line
-from m3bayes.inference.data import canonical
+from m3bayes.inference.data import Canonical, canonical
 from m3bayes.inference.gate import Gate, judge, unidentified
 from m3bayes.inference.identifiability import check_enough_runs, identifiability_notes
 from m3bayes.inference.mode import Mode, find_mode
 from m3bayes.inference.noise import Noise, student_t
 from m3bayes.inference.posterior import Posterior
 from m3bayes.inference.progress import bar
-from m3bayes.inference.reading import read_chains
-from m3bayes.inference.sampler import ChainStore, Frame, frame_at, frame_of, prepare, sample
+from m3bayes.inference.reading import Drawn, read_chains
+from m3bayes.inference.sampler import Chain, ChainStore, Frame, frame_at, frame_of, prepare, sample
+from m3bayes.inference.threads import as_caller
 from m3bayes.laws.law import Law
 from m3bayes.laws.m3 import m3
 from m3bayes.runs import Runs
@@ -84,30 +85,21 @@ def fit(
     """
     law = m3() if law is None else law
     noise = student_t() if noise is None else noise
-    _check_counts(seed=(seed, 0), chains=(chains, 1), draws=(draws, 4))
+    check_settings(seed, chains, warmup, draws)
     check_enough_runs(runs, law)
     with jax.enable_x64(True):
         table = canonical(runs, law, noise, constants)
-        space = coordinates(law, noise, len(table.groups))
-        small = space.dim <= SMALL
-        if warmup is None:
-            warmup = 200 if small else 800
-        _check_counts(warmup=(warmup, 20))
+        attempts = attempts_of(law, noise, len(table.groups), warmup, draws)
+        warmup = attempts[0].warmup
         with ThreadPoolExecutor(1) as pool:  # compilation takes a while: the sampler's beside the mode's
-            prepared = pool.submit(prepare, law, noise, len(table.groups), table.arrays, warmup)
-            mode = find_mode(law, noise, len(table.groups), table.arrays, _random(seed, "mode"))
+            prepared = pool.submit(as_caller(prepare), law, noise, len(table.groups), table.arrays, warmup)
+            mode = find_mode(law, noise, len(table.groups), table.arrays, random_of(seed, "mode"))
             prepared.result()
         settings = {"seed": seed, "chains": chains, "warmup": warmup, "draws": draws}
         identity = _identity(runs, law, noise, settings, table.constants(law))
 
-        notes = [*runs.notes, *identifiability_notes(runs, law)]
-        frame = frame_at(mode.q[0], mode.hessian)
-        optima = _worthwhile_optima(mode, frame)
-        if len(optima) > 1:
-            notes.append(_multimodal(mode, len(optima)))
-        starts = _overdispersed(optima, frame, chains, _random(seed, "starts"))
-
-        attempts = _attempts(warmup, draws, small)
+        frame, starts, multimodal = first_starts(mode, chains, seed)
+        notes = [*runs.notes, *identifiability_notes(runs, law), *multimodal]
         kept, damaged = _kept_chains(checkpoint, resume, identity, chains * len(attempts))
         notes += damaged
         for number, attempt in enumerate(attempts, start=1):
@@ -116,7 +108,7 @@ def fit(
             with bar(label, chains * (attempt.warmup + attempt.draws), progress) as report:
                 ran = sample(
                     law, noise, len(table.groups), table.arrays, frame, starts,
-                    [_key(seed, f"attempt {number} chain {c}") for c in range(chains)],
+                    list(jax.random.wrap_key_data(jnp.asarray(key_words_of(seed, number, chains)))),
                     warmup=attempt.warmup, draws=attempt.draws, target_accept=attempt.target_accept,
                     report=report, store=store,
                 )  # fmt: skip
@@ -124,15 +116,75 @@ def fit(
             gate = judge(drawn.quantities, drawn.statistics)
             if gate.passed:
                 break
-            frame = frame_of(np.concatenate([chain.q for chain in ran]))
-            starts = np.stack([chain.q[-1] for chain in ran])
-        if number > 1:
-            notes.append(_escalated(number, attempt, gate))
-        named = {name for note in notes if note.code == "UNIDENTIFIED" for name in note.about}
-        unseen = unidentified(drawn.on_real_line(), prior_on_real_line(law))
-        notes += [*gate.notes, *(note for note in unseen if note.about[0] not in named)]
+            frame, starts = next_starts(ran)
+        result = posterior_of(runs, law, noise, table, drawn, gate, notes, settings, number, attempt)
+    if not gate.passed and allow == "passed":
+        raise NotConvergedError(
+            f"the fit of {law.name} to {runs.name} did not converge in {number} attempts: "
+            f'{"; ".join(note.message for note in gate.notes)}; allow="flagged" returns it all the same',
+            result,
+        )
+    return result
 
-    result = Posterior(
+
+def check_settings(seed: int, chains: int, warmup: int | None, draws: int) -> None:
+    """Raise FitError where one of them is no number to sample with."""
+    counts = {"seed": (seed, 0), "chains": (chains, 1), "warmup": (warmup, 20), "draws": (draws, 4)}
+    for name, (value, least) in counts.items():
+        if name == "warmup" and value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise FitError(f"{name} is {value!r}; give a whole number, at least {least}")
+
+
+def attempts_of(law: Law, noise: Noise, n_groups: int, warmup: int | None, draws: int) -> tuple[Attempt, ...]:
+    """The attempts that a fit makes at most, in turn; ``warmup`` None is the default of :func:`fit`."""
+    small = coordinates(law, noise, n_groups).dim <= SMALL
+    if warmup is None:
+        warmup = 200 if small else 800
+    return (
+        Attempt(0.8 if small else 0.9, warmup, draws),
+        Attempt(0.95, warmup, 2 * draws),
+        Attempt(0.99, warmup, 4 * draws),
+    )
+
+
+def first_starts(
+    mode: Mode, chains: int, seed: int
+) -> tuple[Frame, Float[np.ndarray, "chain dim"], tuple[Note, ...]]:
+    """The frame at the best optimum, starts spread about every optimum worth one, and a note where they are several."""
+    frame = frame_at(mode.q[0], mode.hessian)
+    optima = _worthwhile_optima(mode, frame)
+    notes = (_multimodal(mode, len(optima)),) if len(optima) > 1 else ()
+    return frame, _overdispersed(optima, frame, chains, random_of(seed, "starts")), notes
+
+
+def next_starts(ran: Sequence[Chain]) -> tuple[Frame, Float[np.ndarray, "chain dim"]]:
+    """The frame of an attempt's draws, and the places where its chains ended."""
+    frame = frame_of(np.concatenate([chain.q for chain in ran]))
+    return frame, np.stack([chain.q[-1] for chain in ran])
+
+
+def posterior_of(
+    runs: Runs,
+    law: Law,
+    noise: Noise,
+    table: Canonical,
+    drawn: Drawn,
+    gate: Gate,
+    notes: Sequence[Note],
+    settings: Mapping[str, float | int | str],
+    number: int,
+    attempt: Attempt,
+) -> Posterior:
+    """The posterior of the last ``attempt`` made, the ``number``-th, with the gate's notes added to ``notes``."""
+    notes = list(notes)
+    if number > 1:
+        notes.append(_escalated(number, attempt, gate))
+    named = {name for note in notes if note.code == "UNIDENTIFIED" for name in note.about}
+    unseen = unidentified(drawn.on_real_line(), prior_on_real_line(law))
+    notes += [*gate.notes, *(note for note in unseen if note.about[0] not in named)]
+    return Posterior(
         law=law,
         noise=noise,
         runs=runs,
@@ -152,39 +204,17 @@ def fit(
         constants=table.constants(law),
         groups=table.groups,
     )
-    if not gate.passed and allow == "passed":
-        raise NotConvergedError(
-            f"the fit of {law.name} to {runs.name} did not converge in {number} attempts: "
-            f'{"; ".join(note.message for note in gate.notes)}; allow="flagged" returns it all the same',
-            result,
-        )
-    return result
 
 
-def _attempts(warmup: int, draws: int, small: bool) -> tuple[Attempt, ...]:
-    return (
-        Attempt(0.8 if small else 0.9, warmup, draws),
-        Attempt(0.95, warmup, 2 * draws),
-        Attempt(0.99, warmup, 4 * draws),
-    )
-
-
-def _random(seed: int, name: str) -> np.random.Generator:
+def random_of(seed: int, name: str) -> np.random.Generator:
     """The random numbers of one purpose."""
     return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
-def _key(seed: int, name: str) -> Array:
-    """The random key of one purpose."""
-    return jax.random.wrap_key_data(
-        jnp.asarray(_random(seed, name).integers(1 << 32, size=2, dtype=np.uint32))
-    )
-
-
-def _check_counts(**counts: tuple[int, int]) -> None:
-    for name, (value, least) in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise FitError(f"{name} is {value!r}; give a whole number, at least {least}")
+def key_words_of(seed: int, number: int, chains: int) -> UInt32[np.ndarray, "chain 2"]:
+    """The data of the random keys of the chains of attempt ``number``."""
+    randoms = [random_of(seed, f"attempt {number} chain {c}") for c in range(chains)]
+    return np.stack([random.integers(1 << 32, size=2, dtype=np.uint32) for random in randoms])
 
 
 def _identity(runs: Runs, law: Law, noise: Noise, settings, constants) -> dict[str, object]:

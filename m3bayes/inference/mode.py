@@ -58,10 +58,24 @@ def find_mode(law: Law, noise: Noise, n_groups: int, arrays: Mapping, random: np
     Raises FitError where no start has a finite posterior density.
     """
     evaluate = evaluator(law, noise, n_groups, arrays)
-    drawn = [random.permutation(prior_on_real_line(law)[c.name])[:STARTS] for c in law.coefficients]
-    starts = np.asarray(_starts(law, noise, n_groups)(np.stack(drawn, axis=1), dict(arrays)))
+    starts = np.asarray(projected(law, noise, n_groups)(prior_starts(law, random), dict(arrays)))
     values, _ = evaluate(starts)
-    q, potentials, hessians = newton(evaluate, starts[np.argsort(values, kind="stable")[:POLISHED]])
+    return best_first(law, *newton(evaluate, starts[np.argsort(values, kind="stable")[:POLISHED]]))
+
+
+def prior_starts(law: Law, random: np.random.Generator) -> Float[np.ndarray, "start coefficient"]:
+    """STARTS draws of the reference-scaled coefficients from their priors, on the real line."""
+    drawn = [random.permutation(prior_on_real_line(law)[c.name])[:STARTS] for c in law.coefficients]
+    return np.stack(drawn, axis=1)
+
+
+def best_first(
+    law: Law,
+    q: Float[np.ndarray, "start dim"],
+    potentials: Float[np.ndarray, " start"],
+    hessians: Float[np.ndarray, "start dim dim"],
+) -> Mode:
+    """The mode, from where descents ended; those of infinite potential do not count."""
     finite = np.isfinite(potentials)
     if not finite.any():
         raise FitError(
@@ -73,7 +87,7 @@ def find_mode(law: Law, noise: Noise, n_groups: int, arrays: Mapping, random: np
 
 
 @lru_cache(maxsize=32)
-def _starts(law: Law, noise: Noise, n_groups: int):
+def projected(law: Law, noise: Noise, n_groups: int):
     """(reference-scaled coefficients on the real line (start, coefficient), arrays) -> q (start, dim): the scales
     are projected, sigma is taken from the residuals."""
     sites_of = site_priors(law, noise, n_groups)
@@ -172,13 +186,13 @@ def newton(
         went = moving[better]
         q[went], values[went] = candidates[best][better], found[best][better]
         gradients[went] = slopes.reshape(candidates.shape)[best][better]
-        merged = _merged(q[moving], values[moving], curvature, axes)
-        values[moving[merged]] = np.inf
-        moving = moving[~(done | merged)]
+        met = merged(q[moving], values[moving], curvature, axes)
+        values[moving[met]] = np.inf
+        moving = moving[~(done | met)]
     return q, values, hessians
 
 
-def _merged(
+def merged(
     q: Float[np.ndarray, "start dim"],
     values: Float[np.ndarray, " start"],
     curvature: Float[np.ndarray, "start dim"],

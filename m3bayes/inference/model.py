@@ -6,6 +6,7 @@ observed site ``log_loss`` is the log of loss / median loss, one value a run.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 
 import jax
@@ -19,6 +20,9 @@ from m3bayes.inference.data import unscale
 from m3bayes.inference.noise import Noise
 from m3bayes.laws import priors
 from m3bayes.laws.law import Law
+
+# numpyro's handlers are one stack for all threads: whoever runs the model under some holds this
+HANDLERS = threading.Lock()
 
 
 class _StudentT(dist.StudentT):

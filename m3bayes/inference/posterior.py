@@ -13,6 +13,7 @@ import pandas as pd
 from m3bayes.errors import M3BayesError, Note
 from m3bayes.inference.diagnostics import bulk_ess, mean_ess, r_hat, tail_ess
 from m3bayes.inference.noise import Noise
+from m3bayes.laws.departing import departs
 from m3bayes.laws.law import Law
 from m3bayes.runs import Runs
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     import xarray
 
 Verdict = Literal["passed", "flagged"]
+
+# what intervals hold
+ASSUMING = "coefficients and noise; they assume that the law holds"
+DEPARTING = "coefficients, noise and a departure from the law beyond the runs"
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +110,11 @@ class Posterior:
             },
             index=pd.Index(quantities, name="coefficient"),
         )
+
+    @property
+    def intervals(self) -> str:
+        """What intervals of losses and of decisions hold, in words that outputs repeat."""
+        return DEPARTING if departs(self.law) else ASSUMING
 
     @property
     def tree(self) -> xarray.DataTree:

@@ -50,6 +50,7 @@ class Prediction:
 
     ``recipes``         the columns that were given
     ``ci``              share of the draws inside the equal-tailed intervals
+    ``intervals``       what they hold, in words: whether the law is taken to hold beyond the runs
     ``loss_*``          the mean surface: mean, standard deviation and interval over the draws
     ``new_run_*``       interval of what one new run would measure; None when not asked for
     ``extrapolation``   distance to the nearest run, 1 = as far as runs lie from each other
@@ -60,6 +61,7 @@ class Prediction:
 
     recipes: pd.DataFrame
     ci: float | int
+    intervals: str
     loss_mean: Float[np.ndarray, " recipe"]
     loss_sd: Float[np.ndarray, " recipe"]
     loss_lower: Float[np.ndarray, " recipe"]
@@ -104,6 +106,7 @@ def predict(post: Posterior, recipes: Recipes, *, ci: float | int = 0.9, new_run
     return Prediction(
         recipes=table,
         ci=ci,
+        intervals=post.intervals,
         loss_mean=summary["mean"],
         loss_sd=summary["sd"],
         loss_lower=summary["loss"][:, 0],

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -19,6 +17,7 @@ from m3bayes.inference.evaluation import PLAIN_SUMS
 from m3bayes.inference.model import observation
 from m3bayes.inference.noise import Noise
 from m3bayes.inference.sampler import Chain
+from m3bayes.inference.threads import one_a_thread
 from m3bayes.laws.law import Law
 
 
@@ -69,11 +68,9 @@ def read_chains(law: Law, noise: Noise, table: Canonical, chains: Sequence[Chain
     read = _reader(law, noise, len(table.groups))
 
     def one(chain: Chain):
-        with jax.enable_x64(True):  # thread-local
-            return jax.tree.map(np.asarray, read(jnp.asarray(chain.q), dict(table.arrays)))
+        return jax.tree.map(np.asarray, read(jnp.asarray(chain.q), dict(table.arrays)))
 
-    with ThreadPoolExecutor(min(len(chains), os.cpu_count() or 1)) as pool:
-        parts = jax.tree.map(lambda *parts: np.stack(parts), *pool.map(one, chains))
+    parts = jax.tree.map(lambda *parts: np.stack(parts), *one_a_thread(one, chains))
     statistics = {name: np.stack([c.statistics[name] for c in chains]) for name in chains[0].statistics}
     kinds = {"diverging": bool, "n_steps": int}
     sites, real, log_likelihood = parts

@@ -7,9 +7,7 @@ thread over the same compiled function, and each chain's draws depend on its key
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -25,6 +23,7 @@ from numpyro.infer.util import ParamInfo
 from m3bayes.inference.coordinates import coordinates
 from m3bayes.inference.evaluation import PLAIN_SUMS, Evaluate, evaluator
 from m3bayes.inference.noise import Noise
+from m3bayes.inference.threads import one_a_thread
 from m3bayes.laws.law import Law
 
 CHUNK = 250
@@ -89,31 +88,29 @@ def sample(
     ``report(chain, transitions done, divergences after warm-up)`` is called after every chunk, from the
     chain's thread. With ``store``, a chain goes on from where it was last written.
     """
-    kernel = _kernel(law, noise, n_groups, warmup)
+    compiled = _kernel(law, noise, n_groups, warmup)
     inside = _inside(evaluator(law, noise, n_groups, arrays), starts, frame)
 
     def run(chain: int) -> Chain:
-        with jax.enable_x64(True):  # thread-local, so every worker enters it
-            start = ParamInfo(*(part[chain] for part in inside))
-            return _run_chain(
-                kernel, dict(arrays), frame, start, keys[chain], target_accept,
-                warmup, draws, lambda done, bad: report(chain, done, bad),
-                None if store is None else _ChainSlot(store, chain),
-            )  # fmt: skip
+        start = ParamInfo(*(part[chain] for part in inside))
+        return _run_chain(
+            compiled, dict(arrays), frame, start, keys[chain], target_accept,
+            warmup, draws, lambda done, bad: report(chain, done, bad),
+            None if store is None else _ChainSlot(store, chain),
+        )  # fmt: skip
 
-    with ThreadPoolExecutor(min(len(keys), os.cpu_count() or 1)) as pool:
-        return list(pool.map(run, range(len(keys))))
+    return one_a_thread(run, range(len(keys)))
 
 
 def prepare(law: Law, noise: Noise, n_groups: int, arrays: Mapping, warmup: int) -> None:
     """Compile what :func:`sample` needs, by a call that makes no transition; for a thread of its own."""
     with jax.enable_x64(True):
-        kernel = _kernel(law, noise, n_groups, warmup)
+        compiled = _kernel(law, noise, n_groups, warmup)
         dim = coordinates(law, noise, n_groups).dim
         frame = Frame(np.zeros(dim), np.eye(dim))
         start = ParamInfo(np.zeros(dim), np.zeros(()), np.zeros(dim))
-        state = kernel.begin(start, jax.random.key(0), 0.9)
-        kernel.advance(state, dict(arrays), frame, 0.9, 0)
+        state = compiled.begin(start, jax.random.key(0), 0.9)
+        compiled.advance(state, dict(arrays), frame, 0.9, 0)
 
 
 def _inside(evaluate: Evaluate, q: Float[np.ndarray, "chain dim"], frame: Frame) -> ParamInfo:
@@ -133,13 +130,23 @@ class _ChainSlot(NamedTuple):
     chain: int
 
 
-class _Kernel(NamedTuple):
+class Kernel(NamedTuple):
+    """``begin(start, key, target_accept)`` gives the state of a chain; ``advance(state, arrays, frame,
+    target_accept, n)`` makes n transitions, at most CHUNK, and gives the state, q (CHUNK, dim) and STATISTICS
+    (CHUNK, statistic) of them. Tracing one of them is for one thread at a time."""
+
     begin: Callable
     advance: Callable
 
 
 @lru_cache(maxsize=32)
-def _kernel(law: Law, noise: Noise, n_groups: int, warmup: int) -> _Kernel:
+def _kernel(law: Law, noise: Noise, n_groups: int, warmup: int) -> Kernel:
+    begin, advance = kernel(law, noise, n_groups, warmup)
+    return Kernel(jax.jit(begin), jax.jit(advance, compiler_options=PLAIN_SUMS))
+
+
+def kernel(law: Law, noise: Noise, n_groups: int, warmup: int) -> Kernel:
+    """The transitions of one chain, not compiled."""
     space = coordinates(law, noise, n_groups)
 
     def potential_of(arrays, frame):
@@ -177,13 +184,15 @@ def _kernel(law: Law, noise: Noise, n_groups: int, warmup: int) -> _Kernel:
         empty = (state, jnp.zeros((CHUNK, space.dim)), jnp.zeros((CHUNK, len(STATISTICS))))
         return jax.lax.fori_loop(0, n, body, empty)
 
-    return _Kernel(jax.jit(begin), jax.jit(advance, compiler_options=PLAIN_SUMS))
+    return Kernel(begin, advance)
 
 
-def _run_chain(kernel, arrays, frame, start, key, target_accept, warmup, draws, report, slot) -> Chain:
+def _run_chain(
+    compiled: Kernel, arrays, frame, start, key, target_accept, warmup, draws, report, slot
+) -> Chain:
     total = warmup + draws
     saved = None if slot is None else slot.store.read(slot.chain)
-    state = kernel.begin(start, key, target_accept)
+    state = compiled.begin(start, key, target_accept)
     if saved is None:
         done, qs, statistics = 0, [], []
     else:
@@ -192,7 +201,7 @@ def _run_chain(kernel, arrays, frame, start, key, target_accept, warmup, draws, 
     while done < total:
         # a chunk never crosses the end of warm-up
         n = min(CHUNK, (warmup if done < warmup else total) - done)
-        state, q, rows = kernel.advance(state, arrays, frame, target_accept, n)
+        state, q, rows = compiled.advance(state, arrays, frame, target_accept, n)
         if done >= warmup:
             qs.append(np.asarray(q)[:n])
             statistics.append(np.asarray(rows)[:n])

@@ -11,7 +11,7 @@ import numpyro
 from jax import Array
 
 from m3bayes.inference.data import canonical, to_table_units, unscale
-from m3bayes.inference.model import model
+from m3bayes.inference.model import HANDLERS, model
 from m3bayes.inference.noise import Noise, student_t
 from m3bayes.laws.law import Law
 from m3bayes.runs import Runs, runs_from_frame
@@ -37,12 +37,10 @@ def simulate(law: Law, design: Runs, key: Array, *, noise: Noise | None = None) 
     noise = student_t() if noise is None else noise
     with jax.enable_x64(True):
         table = canonical(design, law, noise)
-        traced = numpyro.handlers.trace(numpyro.handlers.seed(model, key))
-        sites = {
-            name: np.asarray(site["value"])
-            for name, site in traced.get_trace(law, noise, len(table.groups), table.arrays, False).items()
-            if site["type"] == "sample"
-        }
+        with HANDLERS:
+            traced = numpyro.handlers.trace(numpyro.handlers.seed(model, key))
+            found = traced.get_trace(law, noise, len(table.groups), table.arrays, False)
+        sites = {name: np.asarray(site["value"]) for name, site in found.items() if site["type"] == "sample"}
         log_loss = sites.pop("log_loss")
         c = {name: np.asarray(v) for name, v in unscale(law, sites, table.arrays["reference"]).items()}
     loss = np.empty(len(design))

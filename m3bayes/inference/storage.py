@@ -17,15 +17,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from m3bayes import laws
 from m3bayes.errors import M3BayesError, Note, PosteriorFileError
-from m3bayes.files import seal, unseal, write_bytes
+from m3bayes.files import is_special, seal, unseal, write_bytes
 from m3bayes.inference.noise import Noise
-from m3bayes.inference.posterior import Posterior
+from m3bayes.inference.posterior import Posterior, Verdict
+from m3bayes.laws.departing import departing, departs
 from m3bayes.laws.law import Law
 from m3bayes.runs import Runs
 
@@ -113,6 +114,7 @@ def load(path: str | os.PathLike[str], *, law: Law | None = None, runs: Runs | N
     image = _payload(path)
     try:
         stored, groups = _read(image)
+        _check_kinds(stored)
         table = _runs(stored["runs"], groups.get("constant_data", {}))
         post = Posterior(
             law=_law(path, stored["law"], law),
@@ -128,6 +130,7 @@ def load(path: str | os.PathLike[str], *, law: Law | None = None, runs: Runs | N
             settings=stored["settings"],
             versions=stored["versions"],
         )
+        _check_shapes(post)
     except PosteriorFileError:
         raise
     except Exception as error:  # whatever a file of other hands makes of the steps above
@@ -208,7 +211,7 @@ def _described(post: Posterior, name: str) -> dict[str, str]:
 
 def _is_built_in(law: Law) -> bool:
     try:
-        known = laws.named(law.name, **law.options)
+        known = _named(law.name, law.options)
     except (M3BayesError, TypeError):
         return False
     return known.names == law.names and known.formula == law.formula
@@ -234,6 +237,8 @@ def _one_line(error: Exception) -> str:
 
 def _payload(path: str | os.PathLike[str]) -> bytes:
     """The HDF5 content of a file whose seal is whole and whose format is known."""
+    if is_special(path):
+        raise PosteriorFileError(f"{path} is a pipe or a device; give a file that `m3bayes fit` wrote")
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -269,6 +274,7 @@ def _read(image: bytes) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]
     """The root's JSON attributes, decoded, and {group: {name: array}}."""
     import h5netcdf
 
+    _check_contained(image)
     with h5netcdf.File(io.BytesIO(image), "r") as file:
         groups = {
             name: {
@@ -282,9 +288,64 @@ def _read(image: bytes) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]
         return stored, groups
 
 
+def _check_contained(image: bytes) -> None:
+    """ValueError where the HDF5 content points to other files, or has more data than bytes (unwritten, packed)."""
+    import h5py
+
+    def check_link(name: str, link: object) -> None:
+        if not isinstance(link, h5py.HardLink):
+            raise ValueError(f"{name} is a link")
+
+    sizes = []
+
+    def check_data(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            if item.external or item.is_virtual:
+                raise ValueError(f"the data of {name} are in another file")
+            sizes.append(item.nbytes)
+
+    with h5py.File(io.BytesIO(image), "r") as file:
+        file.visititems_links(check_link)
+        file.visititems(check_data)
+    if sum(sizes) > len(image):
+        raise ValueError(f"its arrays have {sum(sizes)} bytes, the file {len(image)}")
+
+
 def _array(variable: Any) -> np.ndarray:
     # netCDF has no booleans: xarray writes small integers and says so
-    return np.asarray(variable[...]).astype(variable.attrs.get("dtype", variable.dtype), copy=False)
+    values = np.asarray(variable[...])
+    return values.astype(bool) if variable.attrs.get("dtype") == "bool" else values
+
+
+def _check_shapes(post: Posterior) -> None:
+    """ValueError unless the arrays fit each other and the law."""
+    missing = [name for name in post.law.names if name not in post.draws]
+    if missing:
+        raise ValueError(f"there are no draws of {missing[0]}")
+    shape = post.draws[post.law.names[0]].shape
+    expected = {name: (values, shape) for name, values in {**post.draws, **post.sample_stats}.items()}
+    if post.groups:
+        expected["sigma"] = (post.draws["sigma"], (*shape, len(post.groups)))
+    if post.log_likelihood is not None:
+        expected["log_likelihood"] = (post.log_likelihood, (*shape, len(post.runs)))
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"draws have shape {shape}, expected (chain, draw)")
+    for name, (values, wanted) in expected.items():
+        if values.shape != wanted or values.dtype.kind not in "fiub":
+            raise ValueError(f"{name} is {values.dtype} {values.shape}, expected numbers {wanted}")
+
+
+def _check_kinds(stored: Mapping[str, Any]) -> None:
+    """ValueError unless what is not an array is of its kind."""
+    for name, value, kinds in (
+        ("verdict", stored["verdict"], get_args(Verdict)),
+        ("noise", stored["noise"]["kind"], ("student-t", "normal")),
+    ):
+        if value not in kinds:
+            raise ValueError(f"its {name} is {value!r:.60}, expected {' or '.join(kinds)}")
+    for name in ("noise", "constants", "settings", "versions"):
+        if not isinstance(stored[name], dict):
+            raise ValueError(f"its {name} is no mapping of names")
 
 
 def _runs(stored: Mapping[str, Any], numeric: Mapping[str, np.ndarray]) -> Runs:
@@ -306,7 +367,9 @@ def _law(path: str | os.PathLike[str], kept: Mapping[str, Any], given: Law | Non
     if given is None:
         if not kept["built_in"]:
             raise PosteriorFileError(f"{path} was fitted with the user-defined law {there}; give it as law=")
-        given = laws.named(kept["name"], **options)
+        given = _named(kept["name"], options)
+    elif "departure" in options and not departs(given):
+        given = departing(given, options["departure"])
     here = _call(given.name, {name: _hashable(value) for name, value in given.options.items()})
     if here != there:
         raise PosteriorFileError(f"{path} was fitted with law {there}, not {here}; give that one")
@@ -316,6 +379,12 @@ def _law(path: str | os.PathLike[str], kept: Mapping[str, Any], given: Law | Non
             f"this {here} has {', '.join(given.names)}; give the law that was fitted"
         )
     return given
+
+
+def _named(name: str, options: Mapping[str, Any]) -> Law:
+    """A built-in law; with a departure where its options have the edges of one."""
+    law = laws.named(name, **{option: value for option, value in options.items() if option != "departure"})
+    return departing(law, options["departure"]) if "departure" in options else law
 
 
 def _call(name: str, options: Mapping[str, object]) -> str:

@@ -9,11 +9,13 @@ from typing import Literal, get_args, get_origin, get_type_hints
 from m3bayes.errors import LawError
 from m3bayes.laws.atlas import atlas
 from m3bayes.laws.chinchilla import chinchilla, chinchilla_optimum
+from m3bayes.laws.continued import continued
 from m3bayes.laws.data_constrained import data_constrained
 from m3bayes.laws.dcpt import dcpt
 from m3bayes.laws.farseer import farseer
 from m3bayes.laws.law import Coefficient, Law, Reference, additive_law, law, without
 from m3bayes.laws.m3 import m3
+from m3bayes.laws.multilingual import multilingual
 from m3bayes.laws.practical import practical
 from m3bayes.laws.prescriptive import prescriptive
 from m3bayes.laws.published import PUBLISHED, Constant, Published, published
@@ -32,6 +34,8 @@ LAWS: Mapping[str, Callable[..., Law]] = MappingProxyType(
         "farseer": farseer,
         "dcpt": dcpt,
         "staged": staged,
+        "multilingual": multilingual,
+        "continued": continued,
     }
 )
 
@@ -82,11 +86,13 @@ __all__ = [
     "atlas",
     "chinchilla",
     "chinchilla_optimum",
+    "continued",
     "data_constrained",
     "dcpt",
     "farseer",
     "law",
     "m3",
+    "multilingual",
     "named",
     "practical",
     "prescriptive",

@@ -251,7 +251,7 @@ def test_summary(run, passed, flagged):
 
 def test_laws(run):
     code, out, _ = run("laws")
-    assert code == 0 and len(out.splitlines()) == 2 + 10
+    assert code == 0 and len(out.splitlines()) == 2 + 12
     _, out, _ = run("laws", "m3")
     assert "omega" in out and "log" not in out.splitlines()[0]
     _, out, _ = run("laws", "--json")

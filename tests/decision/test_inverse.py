@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from scipy.optimize import brentq
 
 from m3bayes.decision.budgets import recommended, request
+from m3bayes.decision.cost import hours
 from m3bayes.decision.inverse import (
     best_epochs,
     least_compute,
@@ -45,6 +48,7 @@ def test_the_least_compute_is_where_the_optimum_has_the_loss():
     assert math.log(found.value) == pytest.approx(expected, abs=2e-3)
     assert found.probability == 1 and found.loss.mean <= 3.5
     assert 6 * found.recipe.params * found.recipe.tokens <= found.value * (1 + 1e-9)
+    assert "AT_BOUND" not in [note.code for note in found.notes]
 
 
 def test_a_little_less_compute_is_not_enough():
@@ -64,6 +68,7 @@ def test_the_least_text_is_what_four_epochs_need():
     found = least_target_text(ONE, C, wanted, bounds=FOUR, freeze=ALONE)
     assert math.log(found.value) == pytest.approx(math.log(0.2 * D_star / 4), abs=2e-3)
     assert found.recipe.epochs == pytest.approx(4)
+    assert [note.about for note in found.notes if note.code == "AT_BOUND"] == [("epochs",)]
 
 
 def test_the_smallest_model_is_the_smaller_root():
@@ -73,6 +78,7 @@ def test_the_smallest_model_is_the_smaller_root():
     found = smallest_model(ONE, C, 1e6, wanted, bounds=OPEN, freeze=ALONE)
     assert math.log(found.value) == pytest.approx(math.log(0.3 * N_star), abs=2e-3)
     assert found.recipe.params == pytest.approx(found.value)
+    assert "AT_BOUND" not in [note.code for note in found.notes]  # N is what was asked for
 
 
 def test_out_of_reach_is_said_with_the_best_probability():
@@ -93,12 +99,65 @@ def test_more_text_is_worth_what_the_closed_form_says():
     # a tenth of the text more, which bigger models can stand in for
     little = value_of_text(ONE, 1e14, U, U / 100, bounds=FOUR, freeze=ALONE)
     multiple = brentq(lambda m: loss(m * 1e14, U) - loss(1e14, 1.01 * U), 1, 1e3)
-    assert little.beyond == 0
+    assert little.beyond == 0 and "BEYOND_1000X" not in [note.code for note in little.notes]
     assert little.compute.mean == pytest.approx(
         multiple, rel=0.02
     )  # straight lines between factors of 10^(1/4)
     # no compute makes up for as much text again
     assert found.beyond == 1 and found.compute.mean == pytest.approx(1e3, rel=1e-9)
+    assert any(note.code == "BEYOND_1000X" and "in 1 of the draws" in note.message for note in found.notes)
+
+
+def test_another_cost_keeps_its_inverse_and_its_unit():
+    cost = hours(1e12)
+    asked = request(ONE, cost, OPEN, ALONE)
+    assert (asked.cost.unit, asked.cost.tokens_for) == ("hours", cost.tokens_for)
+    in_hours = least_compute(ONE, 1e6, 3.5, bounds=OPEN, freeze=ALONE, cost=cost)
+    in_flop = least_compute(ONE, 1e6, 3.5, bounds=OPEN, freeze=ALONE)
+    assert in_hours.value == pytest.approx(in_flop.value / 3.6e15, rel=3e-3)
+    with pytest.raises(InfeasibleError, match=r"already cost \S+ hours"):
+        least_target_text(ONE, 1e-12, 3.5, cost=cost, freeze=ALONE)
+
+
+TEXTS = """
+import m3bayes as m3
+from tests.decision.test_inverse import ONE
+for ask in (
+    lambda: m3.least_compute(ONE, 1e6, loss="3"),
+    lambda: m3.least_target_text(ONE, "1e17", 3.5),
+    lambda: m3.smallest_model(ONE, 1e17, 1e6, 3.5, probability="half"),
+    lambda: m3.value_of_text(ONE, 1e17, "1e6", 1e6),
+    lambda: m3.best_epochs(ONE, "1e6", 1e5),
+    lambda: m3.next_runs(ONE, compute=1e14, target_tokens=1e5, budget="1e12"),
+    lambda: m3.recommend(ONE, compute="1e14", target_tokens=1e5),
+    lambda: m3.recommend(ONE, compute=1e14, target_tokens=True),
+    lambda: m3.recommend(ONE, compute=1e14, target_tokens=1e5, bounds={"k": (None, "4")}),
+    lambda: m3.recommend(ONE, compute=1e14, target_tokens=1e5, freeze={"r": "1"}),
+    lambda: m3.recommend(ONE, compute=1e14, target_tokens=1e5, ci=[0.9]),
+):
+    try:
+        ask()
+    except m3.RecipeError as error:
+        print(error)
+"""
+
+
+def test_a_text_for_a_number_is_refused_in_one_line():
+    # in a process of its own, without this one's checks of types
+    ran = subprocess.run([sys.executable, "-c", TEXTS], stdout=subprocess.PIPE, text=True, check=True)
+    assert ran.stdout.splitlines() == [
+        "loss: '3'; expected a number",
+        "compute: '1e17'; expected a number",
+        "probability: 'half'; expected a number",
+        "target_tokens: '1e6'; expected a number",
+        "params: '1e6'; expected a number",
+        "budget: '1e12'; expected a number",
+        "compute: '1e14'; expected a number",
+        "target_tokens: True; expected a number",
+        "bounds epochs: '4'; expected a number",
+        "freeze target_ratio: '1'; expected a number",
+        "ci: [0.9]; expected a number",
+    ]
 
 
 def test_best_epochs_are_those_of_a_grid():

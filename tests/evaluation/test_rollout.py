@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from m3bayes.errors import LawError, M3BayesError, RunTableError
 from m3bayes.evaluation.candidates import laws_for, named_apart
-from m3bayes.evaluation.rollout import Rollout, rollout
+from m3bayes.evaluation.rollout import Rollout, rollout, rollout_weights
 from m3bayes.evaluation.scores import predictive
 from m3bayes.evaluation.splits import Split, splits
 from m3bayes.inference.fit import fit
@@ -69,6 +71,23 @@ def test_numbers_are_those_of_fit_and_predict(result):
     assert row["coverage_90"] == pytest.approx(inside.mean())
     assert row["compute_ratio"] == pytest.approx(test.compute.max() / train.compute.max())
     assert row["verdict"] == post.verdict
+
+
+def test_weights_are_those_of_the_mixture_that_foresees_best(result):
+    table = result.runs.set_index(["law", "split", "run"])["log_density"]
+    one, other = (np.exp(table[name].to_numpy()) for name in ("chinchilla", "data_only"))
+    scores = result.table.set_index(["law", "split"])["elpd"]
+    assert table.groupby(["law", "split"]).sum().to_numpy() == pytest.approx(
+        scores[scores.notna()].sort_index()
+    )
+    found = rollout_weights(result)
+    assert list(found) == ["chinchilla", "data_only", "broken"] and found["broken"] == 0
+    w = np.linspace(0, 1, 2001)
+    of_mixture = np.log(w[:, None] * one + (1 - w[:, None]) * other).sum(axis=1)
+    assert found["chinchilla"] == pytest.approx(w[np.argmax(of_mixture)], abs=1e-3)
+    assert sum(found.values()) == pytest.approx(1) and found["chinchilla"] > 0.9
+    with pytest.raises(M3BayesError, match="every law has a split whose fit failed"):
+        rollout_weights(replace(result, table=result.table.assign(verdict="failed")))
 
 
 def test_the_law_of_the_data_predicts_them_and_a_poorer_one_does_not(result):

@@ -364,7 +364,7 @@ WORKER = """
     random = np.random.default_rng(0)
     killed, cut = [], 0
     for work, latest in ((save_for_ever, longest), (write_for_ever, longest / 4)):
-        for moment in random.uniform(0, latest, 20):
+        for moment in random.uniform(0, latest, int(sys.argv[2])):
             child = forked(work)
             time.sleep(moment)
             os.kill(child, signal.SIGKILL)
@@ -395,9 +395,14 @@ WORKER = """
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory) -> dict:
+    return killed_while_saving(tmp_path_factory.mktemp("worker"), 20)
+
+
+def killed_while_saving(folder: Path, kills: int) -> dict:
+    """What the worker saw after ``kills`` kills of whole saves, and as many of writes alone."""
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(WORKER), str(tmp_path_factory.mktemp("worker"))],
-        capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[2],
+        [sys.executable, "-c", textwrap.dedent(WORKER), str(folder), str(kills)],
+        capture_output=True, text=True, timeout=600, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

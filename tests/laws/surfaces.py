@@ -30,13 +30,23 @@ def loss(law: Law, c, x) -> float:
     return float(compiled(law)(c, x))
 
 
-def recipe(params=3e8, target_tokens=2e9, epochs=1.0, target_ratio=1.0, final_ratio=1.0) -> dict[str, float]:
+def recipe(
+    params=3e8,
+    target_tokens=2e9,
+    epochs=1.0,
+    target_ratio=1.0,
+    final_ratio=1.0,
+    languages=4.0,
+    continued=1.0,
+) -> dict[str, float]:
     return {
         "params": params,
         "target_tokens": target_tokens,
         "epochs": epochs,
         "target_ratio": target_ratio,
         "final_ratio": final_ratio,
+        "languages": languages,
+        "continued": continued,
     }
 
 
@@ -87,6 +97,9 @@ PLAUSIBLE = {
         "chi": 0.4,
     },
     "dcpt": {**MAIN, "C": 0.4, "eta": 0.3, "gamma": 0.4, "eps": 0.1},
+    "multilingual": {**MAIN, "phi": 0.11, "psi": -0.04},
+    # a head start of 1.4e9 tokens at N = 3e8
+    "continued": {**MAIN, "G": 0.073, "zeta": 0.2, "rho": 0.6},
 }
 
 
@@ -95,7 +108,7 @@ def plausible(law: Law, **changed: float) -> dict[str, float]:
 
 
 def recipes(most_epochs: float = 40.0, least_ratio: float = 0.02) -> st.SearchStrategy[dict[str, float]]:
-    """Any recipe: N 1e7 to 1e10, U 1e8 to 1e11, k from .05, r and r_f in any order."""
+    """Any recipe: N 1e7 to 1e10, U 1e8 to 1e11, k from .05, r and r_f in any order, 1 to 400 languages."""
     ratio = st.one_of(st.just(1.0), st.floats(least_ratio, 1.0))
     return st.builds(
         recipe,
@@ -104,6 +117,8 @@ def recipes(most_epochs: float = 40.0, least_ratio: float = 0.02) -> st.SearchSt
         epochs=st.one_of(st.just(1.0), _log_uniform(0.05, most_epochs)),
         target_ratio=ratio,
         final_ratio=ratio,
+        languages=_log_uniform(1.0, 400.0),
+        continued=st.sampled_from([0.0, 1.0]),
     )
 
 
@@ -175,6 +190,12 @@ def naive(law: Law, c, x) -> float:
     if law.name == "dcpt":
         share = c["C"] / (r + c["eps"]) ** c["gamma"]
         return c["E"] + c["A"] / N ** c["alpha"] + c["B"] * r ** c["eta"] / D ** c["beta"] + share
+    if law.name == "multilingual":
+        K = x["languages"]
+        return c["E"] + c["A"] * K ** c["phi"] / N ** c["alpha"] + c["B"] * K ** c["psi"] / T ** c["beta"]
+    if law.name == "continued":
+        head_start = (c["G"] / N ** c["zeta"]) ** (-1 / c["beta"])
+        return main(c, N, c["rho"] * T + head_start if x["continued"] else T)
     raise AssertionError(law.name)
 
 

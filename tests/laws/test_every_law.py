@@ -171,6 +171,8 @@ def typical_table(runs: int = 40) -> dict[str, np.ndarray]:
         "epochs": np.exp(rng.uniform(np.log(0.3), np.log(30), runs)),
         "target_ratio": r,
         "final_ratio": np.maximum(r, rng.uniform(0, 1, runs)),
+        "languages": np.exp(rng.uniform(0, np.log(50), runs)),
+        "continued": rng.integers(0, 2, runs).astype(float),
     }
 
 

@@ -11,11 +11,11 @@ from m3bayes.laws import LAWS, all_laws, chinchilla, m3, named
 
 NAMES = [
     "m3", "chinchilla", "data_constrained", "target_ratio", "atlas",
-    "prescriptive", "practical", "farseer", "dcpt", "staged",
+    "prescriptive", "practical", "farseer", "dcpt", "staged", "multilingual", "continued",
 ]  # fmt: skip
 
 
-def test_there_are_ten():
+def test_there_are_twelve():
     assert [law.name for law in all_laws()] == NAMES == list(LAWS)
 
 

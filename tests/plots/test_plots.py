@@ -40,7 +40,7 @@ def recommendation(runs=RUNS, seed: int = 0, n: int = 400) -> SimpleNamespace:
     }
     return SimpleNamespace(
         optimum=SimpleNamespace(draws=draws), recipe=Recipe(8e8, U, 3.2, 0.85, 1.0), compute=COMPUTE,
-        target_tokens=U, ci=0.9, loss=SimpleNamespace(mean=2.56, lower=2.49, upper=2.64),
+        target_tokens=U, ci=0.9, cost="6ND", loss=SimpleNamespace(mean=2.56, lower=2.49, upper=2.64),
         bounds={name: SimpleNamespace(low=low, high=high) for name, (low, high) in ranges(runs).items()},
     )  # fmt: skip
 
@@ -311,6 +311,13 @@ def test_lifted_bounds_leave_a_figure():
         result.bounds[name] = SimpleNamespace(low=low, high=high)
     low, high = plots.recommendation(POST, result).get_axes()[0].get_xlim()
     assert low < 3.2 / 20 and high > 3.2 * 20
+
+
+def test_another_cost_is_drawn_at_the_flop_of_its_recipe():
+    result = recommendation()
+    result.cost, result.compute = "hours", 100.0
+    spent = 6 * 8e8 * result.recipe.tokens
+    assert style.short_number(spent) + " FLOP" in plots.recommendation(POST, result).get_axes()[0].get_title()
 
 
 def test_marginals_name_the_corner_and_mark_the_recipe():

@@ -1,0 +1,115 @@
+"""P8: what an accelerator does in ten minutes: calibration, many fits, predictions. For a machine that has one.
+
+    python -m benchmarks.gpu [--simulations 10000 --tables 512 --recipes 1000000 --minutes 10]
+
+Prints each figure as it is measured, then one line of JSON with the name of the device. Figures that are not begun
+within the time are null. On a machine without an accelerator the processor goes through it, and the name says so;
+give small numbers there. Needs what m3bayes fits with: jax, numpyro, numpy, scipy, pandas, jaxtyping, tqdm.
+
+- "calibration": `calibrate` of Chinchilla's law on 200 recipes, 4 x 1000 draws; target 10 000 data sets in 60 s on
+  one H200.
+- "many_fits": `fit_many` on the devices and a loop of `fit` on the processor, the same tables.
+- "prediction": mean, sd, 5 and 95 % of 10^6 recipes over 4000 draws; target 2 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+
+import jax
+
+import m3bayes as m3
+from benchmarks.many_fits import tables_of, timed
+from benchmarks.posterior import data_set
+from benchmarks.prediction import CI, hand_made_posterior, random_recipes
+from m3bayes.inference import noise
+from m3bayes.inference.jobs import on_processor
+from m3bayes.laws.law import Law
+
+FEW = 20  # tables for the processor's loop
+
+
+def prediction(law: Law, recipes: int) -> dict:
+    post, table = hand_made_posterior(law, 4000), random_recipes(recipes)
+    first, _ = timed(m3.predict, post, table, ci=CI, new_run=False)
+    seconds, _ = timed(m3.predict, post, table, ci=CI, new_run=False)
+    return {"recipes": recipes, "draws": 4000, "seconds": seconds.wall, "first_call_seconds": first.wall}
+
+
+def many_fits(law: Law, count: int) -> dict:
+    tables, shared = tables_of(law, count), {"noise": noise.normal()}
+    few = tables[:FEW]
+
+    def loop() -> None:
+        for table in few:
+            m3.fit(table, law, **shared, allow="flagged", progress=False)
+
+    with on_processor():
+        loop()
+        loop_seconds, _ = timed(loop)
+
+    def fit_all() -> m3.Fits:
+        return m3.fit_many(tables, law, **shared, log_likelihood=False, devices=jax.local_devices())
+
+    first, _ = timed(fit_all)
+    seconds, fits = timed(fit_all)
+    return {
+        "tables": count,
+        "seconds_a_table": seconds.wall / count,
+        "first_call_seconds": first.wall,
+        "processor_seconds_a_table": loop_seconds.wall / len(few),
+        "verdicts": fits.table["verdict"].value_counts().to_dict(),
+    }
+
+
+def calibration(law: Law, simulations: int) -> dict:
+    seconds, found = timed(
+        m3.calibrate,
+        law,
+        data_set(0),
+        simulations=simulations,
+        noise=noise.normal(),
+        devices=jax.local_devices(),
+    )
+    return {
+        "simulations": simulations,
+        "seconds": seconds.wall,
+        "verdict": found.verdict,
+        "fits": found.fits["verdict"].value_counts().to_dict(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--simulations", type=int, default=10_000)
+    parser.add_argument("--tables", type=int, default=512)
+    parser.add_argument("--recipes", type=int, default=1_000_000)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    given = parser.parse_args()
+    chinchilla, law = m3.laws.chinchilla(), m3.laws.m3()
+    figures: dict[str, Callable[[], dict]] = {
+        "prediction, chinchilla": lambda: prediction(chinchilla, given.recipes),
+        "prediction, m3": lambda: prediction(law, given.recipes),
+        "many_fits, chinchilla": lambda: many_fits(chinchilla, given.tables),
+        "calibration, chinchilla": lambda: calibration(chinchilla, given.simulations),
+        "many_fits, m3": lambda: many_fits(law, given.tables // 4),
+    }
+    devices = jax.local_devices()
+    print(
+        f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), jax {jax.__version__}",
+        flush=True,
+    )
+    begun, result = time.perf_counter(), {}
+    for name, measure in figures.items():
+        late = time.perf_counter() - begun > 60 * given.minutes
+        result[name] = None if late else measure()
+        print(name, result[name], flush=True)
+    device = {"name": devices[0].device_kind, "platform": devices[0].platform, "count": len(devices)}
+    print(json.dumps({"P8": {"device": device, **result}}))
+
+
+if __name__ == "__main__":
+    main()

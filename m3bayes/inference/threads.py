@@ -1,0 +1,29 @@
+"""Threads that compute as their caller does: jax's precision and default device are settings of a thread."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import wraps
+
+import jax
+
+
+def one_a_thread[Item, Result](function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """``function`` of every item, as many at a time as there are cores, :func:`as_caller`."""
+    with ThreadPoolExecutor(min(len(items), os.cpu_count() or 1)) as pool:
+        return list(pool.map(as_caller(function), items))
+
+
+def as_caller[**Given, Result](function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """``function`` for another thread: it computes in float64, on the device that is the default in this one."""
+    device = jax.config.jax_default_device
+
+    @wraps(function)
+    def called(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        with jax.enable_x64(True), nullcontext() if device is None else jax.default_device(device):
+            return function(*args, **kwargs)
+
+    return called

@@ -1,0 +1,149 @@
+"""Many languages: factors at equal loss, where training from scratch overtakes a checkpoint, transfer scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from m3bayes.languages.finetune import Crossover
+from m3bayes.languages.multilinguality import EqualLoss, published_equal_loss
+from m3bayes.languages.transfer import PairScores, TransferScore
+from m3bayes.plots.style import (
+    BAND,
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    legend_above,
+    log_axis,
+    new_figure,
+    percent,
+    set_axis,
+    short_number,
+    tidy,
+)
+from m3bayes.runs import Runs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# factor: its name, colour and dashes
+FACTORS = {
+    "compute": ("compute", GREEN, "-."),
+    "tokens": ("tokens of all languages", ORANGE, "--"),
+    "params": ("model size", BLUE, "-"),
+}
+
+
+def equal_loss_factors(result: EqualLoss) -> Figure:
+    """What more languages take at equal loss, with bands, beside the published factors."""
+    figure = new_figure(6.0, 4.4)
+    axes = figure.subplots()
+    tidy(axes)
+    times = result.table["times"].to_numpy()
+    reported = published_equal_loss(times)
+    for name, (label, colour, dashes) in FACTORS.items():
+        _band(axes, times, result.table, name, colour)
+        axes.plot(times, result.table[name], color=colour, linestyle=dashes, linewidth=1.8, label=label)
+        axes.plot(times, reported[name], color=colour, linestyle=":", linewidth=1.2)
+    axes.plot([], [], color=GREY, linestyle=":", linewidth=1.2, label="published")
+    axes.fill_between([], [], [], color=GREY, alpha=2 * BAND, label=f"{percent(result.ci)} of the draws")
+    axes.set_xlabel("times as many languages [-]", fontsize=9)
+    axes.set_ylabel("factor at equal loss [-]", fontsize=9)
+    for which in ("x", "y"):
+        log_axis(axes, which)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    return figure
+
+
+def crossover_line(result: Crossover, runs: Runs) -> Figure:
+    """Tokens and compute at which training from scratch overtakes a checkpoint, against model size.
+
+    ``runs`` know the units. Shaded is what was not measured both from scratch and from the checkpoint.
+    """
+    figure = new_figure(8.0, 4.0)
+    left, right = figure.subplots(1, 2, sharex=True)
+    N = result.table["params"].to_numpy()
+    flops = 6 * N * runs.unit_params * runs.unit_tokens
+    for axes, name, unit in ((left, "tokens", np.ones(len(N))), (right, "compute", flops)):
+        tidy(axes)
+        _band(axes, N, result.table, name, BLUE, f"{percent(result.ci)} of the draws")
+        drawn = result.table[name].replace(np.inf, np.nan)
+        axes.plot(N, drawn, color=BLUE, linewidth=1.8, label="crossover, median")
+        least, most = (end * unit for end in result.tokens_range)
+        shown = np.concatenate(
+            [*(result.table[c] for c in (name, f"{name}_lower", f"{name}_upper")), least, most]
+        )
+        shown = shown[np.isfinite(shown) & (shown > 0)]
+        low, high = (shown.min() / 3, shown.max() * 3) if len(shown) else (1.0, 10.0)
+        label: str | None = "not measured both ways"
+        for ends in ((low, np.minimum(least, high)), (np.maximum(most, low), high)):
+            axes.fill_between(N, *ends, color=GREY, alpha=BAND, linewidth=0, label=label)
+            label = None
+        axes.set_ylim(low, high)
+        axes.set_xlim(N.min() / 1.1, N.max() * 1.1)
+        for place, said in ((0.95, "from scratch is better"), (0.05, "the checkpoint is better")):
+            axes.text(0.05, place, said, transform=axes.transAxes, va="center", fontsize=8, color=BLACK)
+        log_axis(axes, "y")
+        set_axis(axes, "x", "params", runs)
+    unit = "" if runs.unit_tokens == 1 else f"{short_number(runs.unit_tokens)} "
+    left.set_ylabel(f"target tokens D* [{unit}tokens]", fontsize=9)
+    right.set_ylabel("compute C* [FLOP]", fontsize=9)
+    found = result.exponent
+    right.set_title(f"C* grows as N^{found.median:.3g} ({found.lower:.3g} to {found.upper:.3g})", fontsize=9)
+    legend_above(figure, left)
+    return figure
+
+
+def transfer_scores(result: PairScores | TransferScore) -> Figure:
+    """Scores with their intervals, a row a pair and number of tokens; an arrow where an end is infinite."""
+    table = result.table
+    names = [_row_name(row) for row in table.to_dict("records")]
+    figure = new_figure(6.0, 0.32 * len(table) + 1.5)
+    axes = figure.subplots()
+    tidy(axes)
+    place = -np.arange(len(table))
+    values = table[["score_lower", "score", "score_upper"]].to_numpy()
+    finite = values[np.isfinite(values)]
+    low, high = min(0.0, *finite, 0.0), max(0.0, *finite, 0.0)
+    margin = 0.08 * (high - low or 1.0)
+    edge = low - margin
+    drawn = np.where(np.isfinite(values), values, edge)
+    axes.hlines(
+        place, drawn[:, 0], drawn[:, 2], color=BLUE, linewidth=1.5, label=f"{percent(result.ci)} of the draws"
+    )
+    inside = np.isfinite(values[:, 1])
+    axes.plot(values[inside, 1], place[inside], "o", color=BLUE, markersize=5, label="median")
+    never = ~np.isfinite(values[:, 0])
+    if never.any():
+        axes.plot(
+            np.full(never.sum(), edge), place[never], "<", color=BLUE, markersize=5, label="never reached"
+        )
+    axes.axvline(0, color=GREY, linewidth=1, linestyle=":", label="neither help nor harm")
+    axes.set_xlim(edge - margin / 2, high + margin)
+    axes.set_ylim(-len(table) + 0.4, 0.6)
+    axes.set_yticks(place, names, fontsize=8)
+    axes.set_xlabel("bilingual transfer score [-]: below 0 harm, above 0 help", fontsize=9)
+    legend_above(figure, axes)
+    return figure
+
+
+def _row_name(row: dict) -> str:
+    tokens = f"d = {short_number(row['tokens'])}"
+    return f"{row['source']} to {row['target']}, {tokens}" if "source" in row else tokens
+
+
+def _band(
+    axes: Axes, x: np.ndarray, table: pd.DataFrame, name: str, colour: str, label: str | None = None
+) -> None:
+    """The interval, where its lower end is a number; an infinite upper end goes out of the picture."""
+    lower, upper = table[f"{name}_lower"].to_numpy(), table[f"{name}_upper"].to_numpy()
+    axes.fill_between(
+        x, lower, np.minimum(upper, 1e300), where=np.isfinite(lower), color=colour, alpha=2 * BAND,
+        linewidth=0, label=label,
+    )  # fmt: skip

@@ -1,0 +1,94 @@
+"""Figures of many languages: what they show is what was computed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from m3bayes.languages import crossover, equal_loss, pair_scores, published_equal_loss, transfer_score
+from m3bayes.languages.transfer import TransferScore
+from m3bayes.laws import atlas, continued, multilingual
+from m3bayes.plots.languages import crossover_line, equal_loss_factors, transfer_scores
+from m3bayes.plots.style import save_figure
+from tests.inference.synthetic import posterior, runs
+from tests.languages.designs import CONTINUED, MULTILINGUAL, by_hand, continued_runs, multilingual_runs
+
+
+def texts(figure) -> str:
+    from matplotlib.text import Text
+
+    return "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+def saved(figure, tmp_path) -> None:
+    save_figure(figure, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_factors_are_drawn_beside_the_published_ones(tmp_path):
+    times = np.geomspace(1, 16, 9)
+    result = equal_loss(by_hand(multilingual(), MULTILINGUAL, multilingual_runs()), times)
+    figure = equal_loss_factors(result)
+    (axes,) = figure.axes
+    reported = published_equal_loss(times)
+    ours, theirs = axes.get_lines()[0:6:2], axes.get_lines()[1:6:2]
+    for name, line, dotted in zip(("compute", "tokens", "params"), ours, theirs, strict=True):
+        assert line.get_ydata() == pytest.approx(result.table[name].to_numpy())
+        assert dotted.get_ydata() == pytest.approx(reported[name].to_numpy())
+    said = texts(figure)
+    for part in ("times as many languages", "90 % of the draws", "published", "factor at equal loss"):
+        assert part in said
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    saved(figure, tmp_path)
+
+
+@pytest.mark.parametrize("never", [0.0, 0.03, 0.3, 0.97, 1.0])
+def test_the_crossover_and_what_never_crosses(never, tmp_path):
+    post = by_hand(continued(), CONTINUED, continued_runs())
+    rho = np.where(np.arange(400).reshape(2, 200) < 400 * never, 1.1, post.draws["rho"])
+    result = crossover(dataclasses.replace(post, draws={**post.draws, "rho": rho}), np.geomspace(3e7, 1e9, 7))
+    figure = crossover_line(result, post.runs)
+    for axes, name in zip(figure.axes, ("tokens", "compute"), strict=True):
+        expected = result.table[name].to_numpy()
+        drawn = np.asarray(axes.get_lines()[0].get_ydata())
+        np.testing.assert_array_equal(np.isnan(drawn), np.isinf(expected))
+        fine = np.isfinite(expected)
+        assert drawn[fine] == pytest.approx(expected[fine])
+        low, high = axes.get_ylim()
+        assert 0 < low < high < 1e30
+    said = texts(figure)
+    for part in ("model size N [parameters]", "[FLOP]", "90 % of the draws", "from scratch is better"):
+        assert part in said
+    saved(figure, tmp_path)
+
+
+def test_scores_have_a_row_each(tmp_path):
+    posts = {("en", "de"): posterior(atlas(), runs()), ("de", "en"): posterior(atlas(), runs(), seed=1)}
+    result = pair_scores(posts, [1e9, 2e9])
+    figure = transfer_scores(result)
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "en to de, d = 1e9", "en to de, d = 2e9", "de to en, d = 1e9", "de to en, d = 2e9",
+    ]  # fmt: skip
+    assert axes.get_lines()[0].get_xdata() == pytest.approx(result.table["score"].to_numpy())
+    ends = np.array([part.vertices[:, 0] for part in axes.collections[0].get_paths()])
+    assert ends == pytest.approx(result.table[["score_lower", "score_upper"]].to_numpy())
+    assert "transfer score" in texts(figure) and "90 % of the draws" in texts(figure)
+    saved(figure, tmp_path)
+
+
+def test_scores_that_are_never_reached_are_arrows(tmp_path):
+    found = transfer_score(posterior(atlas(), runs()), [1e9, 2e9, 3e9])
+    table = found.table.copy()
+    table.loc[0, "score_lower"] = -np.inf
+    table.loc[1, ["score_lower", "score", "score_upper"]] = -np.inf
+    figure = transfer_scores(TransferScore(table, found.scores, found.params, 0.9, ()))
+    (axes,) = figure.axes
+    medians, arrows = axes.get_lines()[:2]
+    assert list(medians.get_ydata()) == [0, -2] and list(arrows.get_ydata()) == [0, -1]
+    low, high = axes.get_xlim()
+    assert low < min(arrows.get_xdata()) < min(medians.get_xdata()) < high
+    assert "never reached" in texts(figure)
+    saved(figure, tmp_path)

@@ -1,0 +1,233 @@
+"""Kills, signals, full disks, laws that fail, other units, large tables: small versions of benchmarks/survival.py."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+from benchmarks import survival
+from m3bayes import cli
+from m3bayes.errors import FitError, LawError, M3BayesError
+from m3bayes.files import append_line, write_bytes
+from m3bayes.inference import checkpoint
+from m3bayes.inference.fit import fit
+from m3bayes.inference.noise import normal
+from m3bayes.inference.predict import predict
+from m3bayes.laws import Coefficient, Law, chinchilla, law, m3
+from m3bayes.runs import Runs
+from tests.inference import simulated
+from tests.inference.synthetic import posterior
+
+ROOT = Path(__file__).parent.parent
+
+# ---- kills and signals ---------------------------------------------------------------------------
+
+
+def test_a_calibration_killed_again_and_again_has_the_same_ranks(tmp_path):
+    found = survival.kills_while_calibrating(tmp_path, kills=2, simulations=40)
+    assert found["killed"] == 2 and found["ranks_identical"]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory) -> Path:
+    return survival.table_for(chinchilla(), tmp_path_factory.mktemp("table"), rows=20)
+
+
+def fitting(table: Path, out: Path, draws: int = 4000) -> list[str]:
+    return [
+        *(sys.executable, "-m", "m3bayes", "fit", str(table), "--law", "chinchilla", "--json"),
+        *("--chains", "2", "--draws", str(draws), "--out", str(out)),
+    ]
+
+
+@pytest.fixture(scope="module")
+def alone(table, tmp_path_factory) -> Path:
+    """What a fit that was left alone wrote."""
+    out = tmp_path_factory.mktemp("alone") / "post.nc"
+    subprocess.run(fitting(table, out), check=True, cwd=ROOT, capture_output=True)
+    return out
+
+
+def assert_resumed(table: Path, out: Path, alone: Path) -> None:
+    subprocess.run([*fitting(table, out), "--resume"], check=True, cwd=ROOT, capture_output=True)
+    assert out.read_bytes() == alone.read_bytes()
+    assert not out.with_name(f"{out.name}.checkpoint").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_fit_at_once_and_it_can_go_on(table, alone, tmp_path, number, code):
+    out = tmp_path / "post.nc"
+    folder = tmp_path / "post.nc.checkpoint"
+    process = subprocess.Popen(fitting(table, out), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while process.poll() is None and not any(folder.glob("chain-*.npz")):
+        time.sleep(0.002)
+    process.send_signal(number)
+    shown, said = process.communicate()
+    assert process.returncode == code
+    assert shown == b"" and not out.exists()
+    assert f"stopped; --resume goes on with the chains in {folder}" in said.decode()
+    assert "Traceback" not in said.decode()
+    assert_resumed(table, out, alone)
+
+
+def test_two_fits_of_one_name_do_not_share_a_checkpoint(table, tmp_path, capsys):
+    """Else a chain of one seed could go on as that of another."""
+    out, folder = tmp_path / "post.nc", tmp_path / "post.nc.checkpoint"
+    with checkpoint.held(folder):
+        held = fitting(table, out)[3:]
+        assert cli.main(held) == 2
+        assert "another process is fitting in" in capsys.readouterr().err
+    assert not out.exists() and not folder.exists()
+    with checkpoint.held(folder):
+        checkpoint.write_header(folder, {"law": "m3"})
+    assert folder.exists()  # what is kept stays
+    with pytest.raises(ZeroDivisionError), checkpoint.held(tmp_path / "empty"):
+        raise ZeroDivisionError
+    assert not (tmp_path / "empty").exists()
+
+
+# ---- disks ---------------------------------------------------------------------------------------
+
+
+def test_a_disk_too_full_for_the_posterior_keeps_the_chains(table, alone, tmp_path):
+    """The chains fit below the limit on the size of a file, the posterior does not."""
+    out = tmp_path / "post.nc"
+    most = alone.stat().st_size // 2
+
+    limited = f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, {most})); "
+    limited += "from m3bayes import cli; sys.exit(cli.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", limited, *fitting(table, out)[3:]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and not out.exists()
+    assert "make room or choose another folder" in done.stderr and "Traceback" not in done.stderr
+    folder = tmp_path / "post.nc.checkpoint"
+    assert sorted(path.name for path in folder.iterdir()) == ["chain-0.npz", "chain-1.npz", "header.json"]
+    assert_resumed(table, out, alone)
+
+
+@pytest.mark.parametrize("write", [lambda p: write_bytes(p, b"new"), lambda p: append_line(p, "new")])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_flush_that_fails_is_said(tmp_path, monkeypatch, write, code):
+    path = tmp_path / "file"
+    path.write_bytes(b"old\n")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(M3BayesError, match=os.strerror(code)) as caught:
+        write(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert path.read_bytes().startswith(b"old\n")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_in_place_of_the_folder_is_said_before_the_work(table, tmp_path, capsys):
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "post.nc.checkpoint").write_text("kept")
+    assert cli.main(fitting(table, tmp_path / "file" / "post.nc")[3:]) == 2
+    assert cli.main(fitting(table, tmp_path / "post.nc")[3:]) == 2
+    assert cli.main(["calibrate", "--design", str(table), "--out", str(tmp_path / "file")]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert sum("error: " in line for line in said) == 3
+    assert (tmp_path / "file").read_text() == (tmp_path / "post.nc.checkpoint").read_text() == "kept"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write into any folder")
+def test_a_folder_that_may_only_be_read_is_said(table, tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert cli.main(fitting(table, tmp_path / "post.nc")[3:]) == 2
+    assert "cannot be written to" in capsys.readouterr().err
+
+
+# ---- laws that fail ------------------------------------------------------------------------------
+
+
+def of_one_coefficient(loss) -> Law:
+    return law("mine", loss, [Coefficient("E", dist.LogNormal(0.0, 1.0), of_loss=True)])
+
+
+@pytest.fixture(scope="module")
+def few_runs() -> Runs:
+    return simulated.measured(chinchilla(), simulated.CHINCHILLA, simulated.monolingual(20), sigma=0.02)
+
+
+def raising(c, x):
+    raise ZeroDivisionError("inside\nthe law")
+
+
+BROKEN = {
+    "raises": (raising, "ZeroDivisionError: inside"),
+    "reads a coefficient that it does not have": (lambda c, x: c["zeta"], "KeyError: 'zeta'"),
+    "reads a column that it does not declare": (lambda c, x: c["E"] * x["width"], "KeyError: 'width'"),
+    "gives three numbers": (lambda c, x: c["E"] * jnp.ones(3), r"gives float64 \(3,\) for one recipe"),
+    "gives complex numbers": (lambda c, x: c["E"] * 1j, r"gives complex128 \(\)"),
+    "gives nothing": (lambda c, x: None, "gives NoneType"),
+    "gives two things": (lambda c, x: (c["E"], c["E"]), "gives tuple"),
+    "gives text": (lambda c, x: "3", "cannot be evaluated"),
+    "asks a traced number": (lambda c, x: c["E"] if x["params"] > 1 else 0.0, "TracerBoolConversionError"),
+    "computes with numpy": (lambda c, x: np.log(c["E"]), "TracerArrayConversionError"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_law_that_cannot_be_evaluated_is_said(few_runs, kind):
+    loss, said = BROKEN[kind]
+    with pytest.raises(LawError, match=said) as caught:
+        fit(few_runs, of_one_coefficient(loss), noise=normal(), progress=False)
+    assert "law mine" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("factor", [jnp.nan, -1.0])
+def test_a_law_without_a_loss_anywhere_is_said(few_runs, factor):
+    with pytest.raises(FitError, match="law mine gives no finite likelihood"):
+        fit(few_runs, of_one_coefficient(lambda c, x: c["E"] * factor), noise=normal(), progress=False)
+
+
+def test_a_law_that_gives_nan_in_a_prediction_is_named_with_coefficients_and_row():
+    """The recipe and the draw at which it happens."""
+    post = posterior(draws=5)
+    broken = law(
+        "mine",
+        lambda c, x: jnp.where(x["params"] > 3e8, jnp.nan, c["E"]),
+        [Coefficient(c.name, c.prior) for c in chinchilla().coefficients],
+    )
+    recipes = {"params": [1e8, 5e8], "target_tokens": 1e9, "epochs": 1.0}
+    with pytest.raises(
+        LawError, match=r"law mine gives loss nan for recipe 2 \(params 5e\+08.* at draw 1 \(E "
+    ) as caught:
+        predict(type(post)(**{**vars(post), "law": broken}), recipes)
+    assert "\n" not in str(caught.value)
+
+
+# ---- units, order, size --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fitted", [chinchilla(), m3()], ids=lambda law: law.name)
+def test_units_and_order_do_not_change_the_draws(tmp_path, fitted):
+    for row in survival.same_draws(fitted, tmp_path, survival.UNITS[:3]):
+        assert row["bit_for_bit"], row
+        assert row["with_unit"] < 1e-11, row
+
+
+def test_memory_of_a_large_table_is_bounded(tmp_path):
+    """5000 runs x 1000 draws: 38 MiB of log likelihoods, beside half a GiB of programs."""
+    found = survival.memory(tmp_path, runs=5000, chains=2, draws=500, check=False)
+    assert found["bytes_of_log_likelihood"] == 5000 * 1000 * 8
+    assert max(step["peak_GiB"] for step in found["steps"]) < survival.MEMORY["most_GiB"]
+
+
+def test_bad_tables_are_all_refused(tmp_path):
+    rows = survival.bad_tables(tmp_path)
+    assert len(rows) >= 30
+    assert [row["kind"] for row in rows if row["said"] == "not refused"] == []
