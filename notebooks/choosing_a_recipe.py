@@ -135,8 +135,7 @@ pd.DataFrame({"law": row(best), "law that may fail": row(humble)})
 # ## From how much text on is German alone enough?
 
 # %%
-budgets, texts = [2e11, 2e12, 2e13], [1e4, 1e5, 1e6]
-found = guidelines.regimes(post, budgets, texts, bounds=bounds)
+found = guidelines.regimes(post, [8e11, 2e13], [1e4, 1e5, 1e6, 1e7], bounds=bounds)
 maps.regime_map(found)
 
 # %% [markdown]
@@ -147,7 +146,10 @@ maps.regime_map(found)
 
 # %%
 plan = m3.next_runs(wide, larger, compute=compute, target_tokens=text, bounds=bounds, budget=5e12)
-plan.runs[["run", "params", "target_tokens", "epochs", "target_ratio", "flops", "after", "gain", "gain_se"]]
+chosen = [larger.names[row] for row in plan.runs["row"]]
+plan.runs[["params", "target_tokens", "epochs", "target_ratio", "flops", "after", "gain", "gain_se"]].assign(
+    run=chosen
+)
 
 # %%
 plan.against
@@ -156,7 +158,6 @@ plan.against
 # They have been trained, so here is what they say. The refit has the runs of the plan beside those known before.
 
 # %%
-chosen = list(plan.runs.run)
 names = np.array(runs.names)
 again = m3.fit(
     runs.select(np.isin(names, [*known.names, *chosen])),

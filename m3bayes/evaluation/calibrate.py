@@ -118,19 +118,26 @@ def calibrate(
         for number in range(simulations):
             if number not in rows:
                 key = jax.random.fold_in(jax.random.key(seed), number)
-                with on_processor():
-                    simulated[str(number)] = simulation = simulate(law, design, key, noise=noise)
-                yield Job(str(number), simulation.runs, number, simulation.constants)
+                try:
+                    with on_processor():
+                        simulated[str(number)] = simulation = simulate(law, design, key, noise=noise)
+                except M3BayesError as error:
+                    keep({"number": number, "verdict": "failed", "seconds": 0.0, "error": str(error)})
+                else:
+                    yield Job(str(number), simulation.runs, number, simulation.constants)
 
-    def rank(outcome: Outcome) -> dict[str, Any]:
-        return _row_of_fit(outcome, simulated.pop(outcome.job.name), seed, quantities)
-
-    for row in each_fit(jobs(), Settings(law, noise, chains, None, draws), rank, devices=devices, fit=fit):
+    def keep(row: dict[str, Any]) -> None:
         rows[row["number"]] = row
         if folder is not None:
             _keep(Path(folder), row)
         if report is not None:
             report(len(rows), simulations)
+
+    def rank(outcome: Outcome) -> dict[str, Any]:
+        return _row_of_fit(outcome, simulated.pop(outcome.job.name), seed, quantities)
+
+    for row in each_fit(jobs(), Settings(law, noise, chains, None, draws), rank, devices=devices, fit=fit):
+        keep(row)
     return summary([rows[number] for number in range(simulations)])
 
 
@@ -206,7 +213,7 @@ def _kept(folder: Path, identity: Mapping[str, Any]) -> dict[int, dict[str, Any]
 
 
 def _row_of(line: bytes) -> dict[str, Any] | None:
-    """What :func:`_one` gave; None for a line that cannot be that."""
+    """What :func:`_row_of_fit` gave; None for a line that cannot be that."""
     try:
         row = json.loads(line)
         if row["verdict"] == "failed":

@@ -139,8 +139,17 @@ def scale_names(law: Law) -> tuple[str, ...]:
 def log_shapes(law: Law, sites: Mapping[str, ArrayLike], arrays: Mapping) -> dict[str, Array]:
     """{scale: (run,)} log of each term's shape at each run, -inf where the term is absent."""
     assert law.log_shapes is not None
-    found = jax.vmap(law.log_shapes, in_axes=(None, 0), axis_size=arrays["y"].size)(sites, arrays["x"])
-    return {name: found[name] for name in scale_names(law)}
+    scales = scale_names(law)
+    # shapes are of canonical coefficients, and one that is no scale can have a reference too
+    free = {
+        c.name: sites[c.name] * jnp.exp(-log_at_reference(law, c.name, sites, arrays["reference"]))
+        for c in law.coefficients
+        if c.at and c.name not in scales
+    }
+    found = jax.vmap(law.log_shapes, in_axes=(None, 0), axis_size=arrays["y"].size)(
+        {**sites, **free}, arrays["x"]
+    )
+    return {name: found[name] for name in scales}
 
 
 class _Term(NamedTuple):

@@ -21,7 +21,8 @@ LAWS = [*all_laws(), m3(drop=("P",))]
 
 
 def prepared(law: Law, seed: int):
-    runs = simulated.measured(m3(), simulated.M3, simulated.mixed(30))
+    recipes = simulated.mixed(30).assign(languages=[1.0, 2.0, 8.0] * 10, continued=[0.0, 1.0] * 15)
+    runs = simulated.measured(m3(), simulated.M3, recipes)
     arrays = canonical(runs, law, student_t()).arrays
     sites = sample_prior(site_priors(law, student_t(), 0), jax.random.key(seed))
     return coordinates(law, student_t(), 0), arrays, sites
