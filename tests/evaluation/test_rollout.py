@@ -47,11 +47,11 @@ def test_a_row_a_law_and_split(result, reports):
     names = [split.name for split in splits(RUNS, "compute", (0.5, 0.7))]
     found = list(zip(result.table["split"], result.table["law"], strict=True))
     assert found == [(name, law) for name in names for law in ("chinchilla", "data_only", "broken")]
-    assert list(result.table["train"]) == [20] * 3 + [28] * 3
-    assert list(result.table["test"]) == [20] * 3 + [12] * 3
+    assert list(result.table["train"]) == [18] * 3 + [32] * 3
+    assert list(result.table["test"]) == [22] * 3 + [8] * 3
     assert list(result.table["coefficients"]) == [5, 3, 1] * 2
     assert reports == [(i + 1, 6) for i in range(6)]
-    assert "assumes the law holds" in result.kind
+    assert "assume that the law holds" in result.kind
 
 
 def test_numbers_are_those_of_fit_and_predict(result):
@@ -94,7 +94,8 @@ def test_the_law_of_the_data_predicts_them_and_a_poorer_one_does_not(result):
     rows = result.table.set_index(["law", "split"])
     for name in rows.index.unique("split"):
         good, poor = rows.loc[("chinchilla", name)], rows.loc[("data_only", name)]
-        assert good["R2"] > 0.9
+        assert good["RMSE_log"] < 2 * 0.01 < poor["RMSE_log"]  # twice the scatter of the runs
+        assert good["R2"] > 0.8 > poor["R2"]
         assert good["coverage_90"] >= good["coverage_90_low"]
         assert good["elpd"] > poor["elpd"] + 10 and good["crps"] < poor["crps"] / 2
 
