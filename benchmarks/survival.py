@@ -207,12 +207,18 @@ import m3bayes as m3
 from tests.inference import simulated
 
 runs, chains, draws, folder = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
-unit = 1 if sys.platform == "darwin" else 1024
 steps, begun = [], time.perf_counter()
+
+def peak_bytes():
+    # on Linux ru_maxrss counts the process that started this one, too
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(status.read_text().split("VmHWM:")[1].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 def done(step):
     global begun
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    peak = peak_bytes() / 2**30
     steps.append({"step": step, "peak_GiB": peak, "seconds": time.perf_counter() - begun})
     begun = time.perf_counter()
 

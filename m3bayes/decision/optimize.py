@@ -96,7 +96,7 @@ def objectives(
 
 def _thinned(
     c: Draws, extra: Mapping[str, float], least: Float[np.ndarray, " draw"] | None
-) -> tuple[Draws, Mapping[str, float], Float[np.ndarray, " draw"] | None]:
+) -> tuple[Mapping[str, Float[np.ndarray, " kept"]], Mapping[str, float], Float[np.ndarray, " kept"] | None]:
     """At most SEARCHED of the draws, evenly spaced."""
     every = -(-len(next(iter(c.values()))) // SEARCHED)
     return (

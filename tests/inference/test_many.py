@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import m3bayes as m3
-from m3bayes.errors import FitError
+from m3bayes.errors import FitError, RunTableError
 from tests.inference.many_tables import LAW, SHORT, table, tables
 
 TABLES = tables(5)
@@ -179,3 +180,20 @@ def test_two_processes_of_jax_distributed_one_of_them_killed(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     for name, runs in tables(12).items():
         assert same(found[name], single(runs)), name
+
+
+def test_a_simulation_that_cannot_be_made_is_a_row_of_its_calibration(monkeypatch):
+    module = importlib.import_module("m3bayes.evaluation.calibrate")
+    made = []
+
+    def simulate(*given, **settings):
+        made.append(len(made))
+        if made[-1] == 1:
+            raise RunTableError("no such losses")
+        return real(*given, **settings)
+
+    real = module.simulate
+    monkeypatch.setattr(module, "simulate", simulate)
+    found = m3.calibrate(LAW, table(0), simulations=3, draws=300, noise=SHORT["noise"])
+    assert list(found.fits["verdict"] == "failed") == [False, True, False]
+    assert found.fits["error"][1] == "no such losses"
