@@ -7,8 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from m3bayes.cli.multilinguality import POINTS, several
-from m3bayes.cli.options import add_allow, add_ci, add_json, add_posterior, check_figure, load_allowed
+from m3bayes.cli.multilinguality import POINTS
+from m3bayes.cli.options import (
+    add_allow,
+    add_ci,
+    add_json,
+    add_posterior,
+    check_figure,
+    load_allowed,
+    several,
+)
 from m3bayes.cli.show import frame_table, json_text, message, notes, section
 from m3bayes.cli.summary import describe, headline
 from m3bayes.languages.finetune import crossover

@@ -14,8 +14,7 @@ from m3bayes.cli.options import (
     add_posterior,
     check_figure,
     load_allowed,
-    names,
-    positive,
+    several,
 )
 from m3bayes.cli.show import frame_table, json_text, message, notes, section
 from m3bayes.cli.summary import describe, headline
@@ -26,11 +25,6 @@ What so many times as many languages cost at equal loss: factors of model size, 
 posterior of the law multilingual. Beside them the published ones of Longpre et al. 2026.
 """
 POINTS = 33  # of a curve
-
-
-def several(text: str) -> tuple[float, ...]:
-    """Numbers above 0 with commas between."""
-    return tuple(positive(part) for part in names(text))
 
 
 def add(commands) -> None:

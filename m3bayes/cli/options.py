@@ -117,6 +117,11 @@ def names(text: str) -> tuple[str, ...]:
     return found
 
 
+def several(text: str) -> tuple[float, ...]:
+    """Numbers above 0 with commas between."""
+    return tuple(positive(part) for part in names(text))
+
+
 def add_ci(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--ci",

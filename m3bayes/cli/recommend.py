@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from pandas import DataFrame
-
 from m3bayes.cli.options import (
     add_allow,
     add_ci,
@@ -25,8 +23,8 @@ from m3bayes.cli.options import (
     setting,
     upper_end,
 )
-from m3bayes.cli.report import UNITS, text
-from m3bayes.cli.show import json_text, message, notes, number, section, table
+from m3bayes.cli.report import UNITS, continuation_text, recommendation_text
+from m3bayes.cli.show import json_text, message, notes
 from m3bayes.cli.summary import describe, headline
 from m3bayes.decision import Recommendation, recommend
 from m3bayes.decision.continuing import Checkpoint, Continuation, continue_from
@@ -244,88 +242,6 @@ def show(result: Recommendation | Continuation, post: Posterior, out: Path | Non
         notes(result.notes)
     if out is not None:
         message(f"wrote {out}")
-
-
-def recommendation_text(result: Recommendation) -> str:
-    """As of :func:`m3bayes.cli.report.text`, with what binds and what can be built."""
-    parts = [text(result), "", _constraints(result.constraints)]
-    if result.snapped is not None:
-        excess = result.snapped.excess
-        tried = [
-            (name, row["value"], row.get("loss_mean", math.nan), row.get("epochs", math.nan), row["why_not"])
-            for name, row in result.snapped.tried.iterrows()
-        ]
-        title = (
-            f"Architectures and multiples that were tried: the loss is {number(excess.mean)} "
-            f"({number(excess.lower)} to {number(excess.upper)}) above that of any size and number"
-        )
-        parts.append(section(title, table(("", "value", "loss", "epochs", "not feasible"), tried)))
-    return "\n".join(parts)
-
-
-def continuation_text(result: Continuation) -> str:
-    """How to go on with a checkpoint, as tables."""
-    given, stage, best, loss = result.checkpoint, result.stage, result.recipe, result.loss
-    ci = f"{result.ci:.0%}"
-    stages = [
-        ("paid for", given.tokens, given.tokens / best.tokens, given.target_ratio),
-        ("to train", stage.tokens, stage.tokens / best.tokens, stage.target_ratio),
-    ]
-    of_run = vars(best) | {"stage_tokens": stage.tokens, "loss": loss.mean}
-    variables = [
-        (name, of_run[str(name)], row["median"], row["lower"], row["upper"])
-        for name, row in result.optimum.iterrows()
-    ]
-    losses = [
-        ("mean surface", loss.mean, loss.sd, loss.lower, loss.upper),
-        ("a new run", math.nan, math.nan, loss.new_run_lower, loss.new_run_upper),
-        ("regret", result.regret.mean, math.nan, result.regret.lower, result.regret.upper),
-    ]
-    baselines = [
-        (
-            name,
-            row["loss_mean"],
-            row["excess_mean"],
-            row["compute"],
-            row["tokens"],
-            row["final_ratio"],
-            row["why_not"],
-        )
-        for name, row in result.baselines.iterrows()
-    ]
-    return "\n".join(
-        [
-            section(
-                f"Recommended: going on with {number(given.params)} params, for {number(result.compute)} "
-                f"{result.unit} and {number(result.target_tokens)} unique target tokens",
-                table(("stage", "tokens", "of all tokens", "target ratio"), stages),
-            ),
-            section(
-                f"The whole run, beside each draw's own optimum, median and {ci} interval",
-                table(("", "recipe", "median", "lower", "upper"), variables),
-            ),
-            section(
-                f"Loss, {ci} intervals; regret is the loss above each draw's own optimum",
-                table(("", "mean", "sd", "lower", "upper"), losses),
-            ),
-            section(
-                "Baselines: loss, and what it is above that of the recommended stage",
-                table(("", "loss", "above", result.unit, "tokens", "last ratio", "not feasible"), baselines),
-            ),
-            _constraints(result.constraints),
-            f"Compute: {number(result.compute_used)} of {number(result.compute)} {result.unit} used ({result.cost})",
-        ]
-    )
-
-
-def _constraints(rows: DataFrame) -> str:
-    binding = rows[rows["binding"].to_numpy(bool)]
-    return section(
-        "Constraints that bind",
-        table(("", "value"), [(text, row["value"]) for text, row in binding.iterrows()])
-        if len(binding)
-        else "none",
-    )
 
 
 def _bounds(given: Iterable[tuple[str, Ends]]) -> dict[str, Ends]:

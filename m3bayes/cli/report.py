@@ -1,11 +1,14 @@
-"""A recommendation as text."""
+"""Recommendations, and how to go on with a checkpoint, as text."""
 
 from __future__ import annotations
 
 import math
 
+from pandas import DataFrame
+
 from m3bayes.cli.show import number, section, table
 from m3bayes.decision import Recommendation
+from m3bayes.decision.continuing import Continuation
 from m3bayes.decision.space import LETTERS
 
 UNITS = {
@@ -19,9 +22,25 @@ UNITS = {
 }
 
 
-def text(result: Recommendation) -> str:
-    """A recommendation as tables."""
-    best, ci, loss = result.recipe, f"{result.ci:.0%}", result.loss
+def recommendation_text(result: Recommendation) -> str:
+    """A recommendation as tables, with what binds and what can be built."""
+    parts = [_recommended(result), "", _constraints(result.constraints)]
+    if result.snapped is not None:
+        excess = result.snapped.excess
+        tried = [
+            (name, row["value"], row.get("loss_mean", math.nan), row.get("epochs", math.nan), row["why_not"])
+            for name, row in result.snapped.tried.iterrows()
+        ]
+        title = (
+            f"Architectures and multiples that were tried: the loss is {number(excess.mean)} "
+            f"({number(excess.lower)} to {number(excess.upper)}) above that of any size and number"
+        )
+        parts.append(section(title, table(("", "value", "loss", "epochs", "not feasible"), tried)))
+    return "\n".join(parts)
+
+
+def _recommended(result: Recommendation) -> str:
+    best, ci = result.recipe, f"{result.ci:.0%}"
     optimum, near = result.optimum.summary, result.near_optimal
     variables = [
         (
@@ -37,11 +56,6 @@ def text(result: Recommendation) -> str:
     stages = [
         (number, stage.tokens, stage.tokens / tokens, stage.target_ratio)
         for number, stage in enumerate(result.schedule.stages, start=1)
-    ]
-    losses = [
-        ("mean surface", loss.mean, loss.sd, loss.lower, loss.upper),
-        ("a new run", math.nan, math.nan, loss.new_run_lower, loss.new_run_upper),
-        ("regret", result.regret.mean, math.nan, result.regret.lower, result.regret.upper),
     ]
     regimes = [
         (
@@ -73,10 +87,7 @@ def text(result: Recommendation) -> str:
                 f"Recipe, beside {draws} with probability {near.probability:g}",
                 table(("", "recipe", "median", "lower", "upper", "near from", "to", "unit"), variables),
             ),
-            section(
-                f"Loss, {ci} intervals; regret is the loss above each draw's own optimum",
-                table(("", "mean", "sd", "lower", "upper"), losses),
-            ),
+            _losses(result),
             section(
                 f"Regimes: probability to be best; gain over the simpler, P that it is > {result.margin:g}",
                 table(("", "P(best)", "gain", "P(gain)", "loss", "excluded by"), regimes),
@@ -101,4 +112,74 @@ def text(result: Recommendation) -> str:
             ),
             f"Compute: {number(result.compute_used)} of {number(result.compute)} {result.unit} used ({result.cost})",
         ]
+    )
+
+
+def continuation_text(result: Continuation) -> str:
+    """How to go on with a checkpoint, as tables."""
+    given, stage, best, loss = result.checkpoint, result.stage, result.recipe, result.loss
+    ci = f"{result.ci:.0%}"
+    stages = [
+        ("paid for", given.tokens, given.tokens / best.tokens, given.target_ratio),
+        ("to train", stage.tokens, stage.tokens / best.tokens, stage.target_ratio),
+    ]
+    of_run = vars(best) | {"stage_tokens": stage.tokens, "loss": loss.mean}
+    variables = [
+        (name, of_run[str(name)], row["median"], row["lower"], row["upper"])
+        for name, row in result.optimum.iterrows()
+    ]
+    baselines = [
+        (
+            name,
+            row["loss_mean"],
+            row["excess_mean"],
+            row["compute"],
+            row["tokens"],
+            row["final_ratio"],
+            row["why_not"],
+        )
+        for name, row in result.baselines.iterrows()
+    ]
+    return "\n".join(
+        [
+            section(
+                f"Recommended: going on with {number(given.params)} params, for {number(result.compute)} "
+                f"{result.unit} and {number(result.target_tokens)} unique target tokens",
+                table(("stage", "tokens", "of all tokens", "target ratio"), stages),
+            ),
+            section(
+                f"The whole run, beside each draw's own optimum, median and {ci} interval",
+                table(("", "recipe", "median", "lower", "upper"), variables),
+            ),
+            _losses(result),
+            section(
+                "Baselines: loss, and what it is above that of the recommended stage",
+                table(("", "loss", "above", result.unit, "tokens", "last ratio", "not feasible"), baselines),
+            ),
+            _constraints(result.constraints),
+            f"Compute: {number(result.compute_used)} of {number(result.compute)} {result.unit} used ({result.cost})",
+        ]
+    )
+
+
+def _constraints(rows: DataFrame) -> str:
+    binding = rows[rows["binding"].to_numpy(bool)]
+    return section(
+        "Constraints that bind",
+        table(("", "value"), [(text, row["value"]) for text, row in binding.iterrows()])
+        if len(binding)
+        else "none",
+    )
+
+
+def _losses(result: Recommendation | Continuation) -> str:
+    loss, regret = result.loss, result.regret
+    rows = [
+        ("mean surface", loss.mean, loss.sd, loss.lower, loss.upper),
+        ("a new run", math.nan, math.nan, loss.new_run_lower, loss.new_run_upper),
+        ("regret", regret.mean, math.nan, regret.lower, regret.upper),
+    ]
+    return section(
+        f"Loss, {result.ci:.0%} intervals; regret is the loss above each draw's own optimum",
+        table(("", "mean", "sd", "lower", "upper"), rows),
     )

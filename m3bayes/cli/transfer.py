@@ -5,7 +5,6 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from m3bayes.cli.multilinguality import several
 from m3bayes.cli.options import (
     add_allow,
     add_ci,
@@ -14,6 +13,7 @@ from m3bayes.cli.options import (
     check_figure,
     load_allowed,
     positive,
+    several,
 )
 from m3bayes.cli.show import frame_table, json_text, message, notes, section
 from m3bayes.cli.summary import describe, headline

@@ -150,7 +150,7 @@ def _curves(
     trained = [post.runs.select(split.train) for split in rollouts]
     fits = fit_many(
         trained, post.law, noise=post.noise, seed=seed, draws=draws, log_likelihood=False,
-        report=None if report is None else partial(_of_all, report, len(trained)),
+        report=None if report is None else lambda done, _: report(done, len(trained)),
     )  # fmt: skip
     counted = counts(post.runs)
     found = []
@@ -162,10 +162,6 @@ def _curves(
         test = post.runs.select(split.test & counted)
         found.append(_curve(predictive(fitted, test), test, _edges(fitted.runs), seed))
     return found
-
-
-def _of_all(report: Callable[[int, int], None], rollouts: int, done: int, _: str) -> None:
-    report(done, rollouts)
 
 
 def _curve(found: Predictive, test: Runs, edges: Edges, seed: int) -> Curve:

@@ -243,7 +243,7 @@ def _data_in_another_file(file):
 @hostile
 def _virtual_data(file):
     layout = h5py.VirtualLayout((2, 5), float)
-    layout[:] = h5py.VirtualSource("/tmp/other.h5", "x", (2, 5))
+    layout[:] = h5py.VirtualSource("other.h5", "x", (2, 5))
     about = file["posterior/alpha"].attrs["name"]
     del file["posterior/alpha"]
     file.create_virtual_dataset("posterior/alpha", layout).attrs["name"] = about
