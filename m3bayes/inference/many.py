@@ -87,8 +87,8 @@ def fit_many(
                  of 7 MB for 200 runs and 4000 draws); ``compare`` needs it
     ``devices``  none: the processor, and the draws of :func:`m3bayes.fit` with this seed, bit for bit. Given, as
                  ``jax.local_devices(backend="gpu")``: tables are sampled in batches, spread over these
-                 devices; draws differ by rounding, and so as with another seed. Worth it on accelerators for
-                 hundreds of tables, never on a processor
+                 devices; draws differ by rounding, and so as with another seed. Meant for accelerators and
+                 hundreds of tables; slower on a processor
     ``batch``    tables a device at a time, which bounds its memory: give less where it runs out. By default 256, fewer
                  where tables are long
     ``process``  (index, count): fit only every count-th table, from ``index``; by default as
