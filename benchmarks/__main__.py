@@ -1,4 +1,4 @@
-"""`make bench`: P1, P2, P3, P5, P6 and many fits in turn, each in a process of its own; results in benchmarks/results/.
+"""`make bench`: P1 to P7, the map of thresholds and many fits in turn, a process each; results in benchmarks/results/.
 
     python -m benchmarks [NAME ...]
 
@@ -16,7 +16,16 @@ import time
 
 from benchmarks import report
 
-BENCHMARKS = ("posterior", "cold_start", "point_fits", "prediction", "optima", "many_fits")
+BENCHMARKS = (
+    "posterior",
+    "cold_start",
+    "point_fits",
+    "prediction",
+    "optima",
+    "threshold_map",
+    "many_languages",
+    "many_fits",
+)
 
 
 def run(name: str) -> None:

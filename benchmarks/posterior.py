@@ -98,7 +98,7 @@ def m3bayes_sampler() -> Sampler:
             keys = list(jax.random.split(jax.random.key(seed), CHAINS))
             begun = time.perf_counter()
             chains = sample(
-                law, scatter, 0, table.arrays, frame, starts, keys,
+                coordinates(law, scatter, 0), table.arrays, frame, starts, keys,
                 warmup=WARMUP, draws=DRAWS, target_accept=0.8,
             )  # fmt: skip
             seconds = time.perf_counter() - begun

@@ -232,12 +232,46 @@ def _optimum_rows(result: list[dict]) -> list[Row]:
     return rows
 
 
+def _map_rows(row: dict) -> list[Row]:
+    return [
+        Row(
+            "map",
+            f"regimes and threshold, {row['cells']} cells x {row['draws']} draws x 3 regimes, M3",
+            f"<= {row['target_seconds']:g} s",
+            f"{row['seconds']:.1f} s ({row['first_call_seconds']:.1f} s with compiling), "
+            f"{row['moved']:.1%} of the draws have another regime than at the cell",
+            f"every cell by itself: {row['seconds_a_cell'] * row['cells']:,.0f} s, scaled up from "
+            f"{row['cells_searched']}",
+            row["seconds"] <= row["target_seconds"],
+        )
+    ]
+
+
+def _language_rows(result: dict) -> list[Row]:
+    row = next(row for row in result["rows"] if row["languages"] == 20)
+    low, high = row["ess_range"]
+    peer = result["numpyro"]
+    times = ", ".join(f"{each['languages']} languages {each['seconds']:.1f} s" for each in result["rows"])
+    return [
+        Row(
+            "P7",
+            f"pooled fit of 20 languages, {row['parameters']} parameters, all of it ({times})",
+            ">= 110 ESS/s",
+            f"{row['ess_per_second']:,.0f} ESS/s ({low:,.0f}-{high:,.0f})",
+            f"numpyro, centred, dense: {peer['ess_per_second']:.1f} ESS/s",
+            row["ess_per_second"] >= 110,
+        )
+    ]
+
+
 ROWS: dict[str, Callable[..., list[Row]]] = {
     "P1": _posterior_rows,
     "P2": _cold_rows,
     "P3": _point_fit_rows,
     "P5": _prediction_rows,
     "P6": _optimum_rows,
+    "P7": _language_rows,
+    "map": _map_rows,
 }
 
 

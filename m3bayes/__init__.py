@@ -58,6 +58,8 @@ from m3bayes.evaluation import (
 from m3bayes.inference import noise
 from m3bayes.inference.fit import fit
 from m3bayes.inference.many import Fits, fit_many
+from m3bayes.inference.pooled import Pooled
+from m3bayes.inference.pooled_storage import load_pooled
 from m3bayes.inference.posterior import Posterior
 from m3bayes.inference.predict import Prediction, loss_draws, predict
 from m3bayes.inference.storage import load
@@ -80,6 +82,7 @@ __all__ = [
     "NextRuns",
     "NotConvergedError",
     "Note",
+    "Pooled",
     "Posterior",
     "PosteriorFileError",
     "Prediction",
@@ -115,6 +118,7 @@ __all__ = [
     "least_compute",
     "least_target_text",
     "load",
+    "load_pooled",
     "loss_draws",
     "next_runs",
     "noise",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from m3bayes.inference.pooled import Pooled
     from m3bayes.inference.posterior import Posterior
 
 
@@ -38,7 +39,7 @@ class FitError(M3BayesError, RuntimeError):
 class NotConvergedError(FitError):
     """The gate was not passed; ``posterior`` holds the flagged result for a look at it."""
 
-    def __init__(self, message: str, posterior: Posterior):
+    def __init__(self, message: str, posterior: Posterior | Pooled):
         super().__init__(message)
         self.posterior = posterior
 

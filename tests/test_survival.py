@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -24,7 +28,7 @@ from m3bayes.inference.fit import fit
 from m3bayes.inference.noise import normal
 from m3bayes.inference.predict import predict
 from m3bayes.laws import Coefficient, Law, chinchilla, law, m3
-from m3bayes.runs import Runs
+from m3bayes.runs import Runs, read_runs, runs_from_frame
 from tests.inference import simulated
 from tests.inference.synthetic import posterior
 
@@ -80,13 +84,62 @@ def test_a_signal_ends_a_fit_at_once_and_it_can_go_on(table, alone, tmp_path, nu
     assert_resumed(table, out, alone)
 
 
+INTERRUPTED = """
+import sys
+import m3bayes as m3
+from m3bayes.inference import checkpoint
+table, folder, draws = sys.argv[1:]
+runs = m3.read_runs(table)
+try:
+    m3.fit(runs, m3.laws.chinchilla(), checkpoint=folder, chains=2, draws=int(draws), progress=False)
+except KeyboardInterrupt:
+    # no chain goes on behind the caller's back
+    first = [checkpoint.read_chain(folder, chain)["done"] for chain in range(2)]
+    import time
+    time.sleep(0.3)
+    assert first == [checkpoint.read_chain(folder, chain)["done"] for chain in range(2)]
+    print("interrupted", *first)
+"""
+
+
+def test_ctrl_c_in_a_library_ends_all_chains_and_they_can_go_on(table, tmp_path):
+    draws, folder = 20_000, tmp_path / "kept"
+    command = [sys.executable, "-c", INTERRUPTED, str(table), str(folder), str(draws)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while process.poll() is None and len(list(folder.glob("chain-*.npz"))) < 2:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    shown, said = process.communicate()
+    assert process.returncode == 0, said.decode()
+    word, *done = shown.decode().split()
+    assert word == "interrupted" and all(0 < int(n) < draws for n in done)
+
+    settings = {"chains": 2, "draws": draws, "progress": False}
+    whole = fit(read_runs(table), chinchilla(), **settings)
+    resumed = fit(read_runs(table), chinchilla(), checkpoint=folder, resume=True, **settings)
+    for name, values in whole.draws.items():
+        np.testing.assert_array_equal(resumed.draws[name], values)
+    for name, values in whole.sample_stats.items():
+        np.testing.assert_array_equal(resumed.sample_stats[name], values)
+
+
+@contextmanager
+def held_by_another_process(folder: Path) -> Iterator[None]:
+    script = "import sys\nfrom m3bayes.inference import checkpoint\nwith checkpoint.held(sys.argv[1]):\n"
+    script += "    print('held', flush=True)\n    sys.stdin.read()"
+    command = [sys.executable, "-c", script, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"held\n"
+        yield
+        process.communicate()
+
+
 def test_two_fits_of_one_name_do_not_share_a_checkpoint(table, tmp_path, capsys):
     """Else a chain of one seed could go on as that of another."""
     out, folder = tmp_path / "post.nc", tmp_path / "post.nc.checkpoint"
-    with checkpoint.held(folder):
-        held = fitting(table, out)[3:]
-        assert cli.main(held) == 2
-        assert "another process is fitting in" in capsys.readouterr().err
+    with held_by_another_process(folder):
+        assert cli.main(fitting(table, out)[3:]) == 2
+        assert "another fit is going on in" in capsys.readouterr().err
     assert not out.exists() and not folder.exists()
     with checkpoint.held(folder):
         checkpoint.write_header(folder, {"law": "m3"})
@@ -94,6 +147,66 @@ def test_two_fits_of_one_name_do_not_share_a_checkpoint(table, tmp_path, capsys)
     with pytest.raises(ZeroDivisionError), checkpoint.held(tmp_path / "empty"):
         raise ZeroDivisionError
     assert not (tmp_path / "empty").exists()
+
+
+def test_two_fits_of_a_library_do_not_share_a_checkpoint(few_runs, tmp_path):
+    """In one process as in two; the one that holds the folder may fit in it."""
+    folder = tmp_path / "kept"
+    few = {"chains": 1, "warmup": 20, "draws": 4, "allow": "flagged", "progress": False, "noise": normal()}
+    with checkpoint.held(folder):
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(fit, few_runs, chinchilla(), checkpoint=folder, **few)
+            with pytest.raises(FitError, match=f"another fit is going on in {folder}"):
+                other.result()
+        assert checkpoint.read_header(folder) is None
+        fit(few_runs, chinchilla(), checkpoint=folder, **few)
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with held_by_another_process(folder), pytest.raises(FitError, match="another fit is going on in"):
+        fit(few_runs, chinchilla(), checkpoint=folder, seed=1, **few)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == kept
+    assert fit(few_runs, chinchilla(), checkpoint=folder, seed=1, **few).settings["seed"] == 1
+
+
+def test_a_file_system_without_locks_does_not_stop_a_fit(few_runs, tmp_path, monkeypatch):
+    import fcntl
+
+    def unsupported(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with checkpoint.held(tmp_path / "kept"):
+        checkpoint.write_header(tmp_path / "kept", {"law": "m3"})
+    assert checkpoint.read_header(tmp_path / "kept") == {"law": "m3"}
+
+
+def test_a_checkpoint_of_the_wrong_arrays_counts_as_damaged(few_runs, tmp_path):
+    """As another state of the program would leave under the same versions: whole files, other shapes."""
+    few = {"chains": 2, "warmup": 20, "draws": 300, "allow": "flagged", "progress": False, "noise": normal()}
+    alone = fit(few_runs, chinchilla(), checkpoint=tmp_path, **few)
+    found, _ = checkpoint.read_chains(tmp_path, 2)
+    whole = [arrays for arrays in found if arrays is not None]
+    again = fit(few_runs, chinchilla(), checkpoint=tmp_path, resume=True, **few)
+    assert "CHECKPOINT_DAMAGED" not in {note.code for note in again.notes}
+    wrong = {
+        "nothing": {},
+        "without a part of the state": {n: v for n, v in whole[1].items() if n != "state0"},
+        "with more": {**whole[1], "state99": np.zeros(3)},
+        "draws of another width": {**whole[1], "q": np.zeros((300, 3))},
+        "fewer draws than are done": {**whole[1], "q": whole[1]["q"][:10]},
+        "statistics of another width": {**whole[1], "statistics": np.zeros((300, 2))},
+        "position of another length": {**whole[1], "state1": np.zeros(4)},
+        "text for a state": {**whole[1], "state1": np.array("text")},
+        "more done than there is to do": {**whole[1], "done": np.array(10**6)},
+        "a list for how much is done": {**whole[1], "done": np.array([320])},
+        "a share for how much is done": {**whole[1], "done": np.array(320.0)},
+    }
+    for kind, arrays in wrong.items():
+        checkpoint.write_chain(tmp_path, 1, arrays)
+        resumed = fit(few_runs, chinchilla(), checkpoint=tmp_path, resume=True, **few)
+        notes = [note for note in resumed.notes if note.code == "CHECKPOINT_DAMAGED"]
+        assert [note.about for note in notes] == [("chain 1",)], kind
+        for name, values in alone.draws.items():
+            np.testing.assert_array_equal(resumed.draws[name], values, err_msg=kind)
 
 
 # ---- disks ---------------------------------------------------------------------------------------
@@ -190,8 +303,29 @@ def test_a_law_that_cannot_be_evaluated_is_said(few_runs, kind):
 
 @pytest.mark.parametrize("factor", [jnp.nan, -1.0])
 def test_a_law_without_a_loss_anywhere_is_said(few_runs, factor):
-    with pytest.raises(FitError, match="law mine gives no finite likelihood"):
+    said = r"law mine has no finite loss above 0 for row 1 of .* \(params .*\) at E .*; of 512 draws .* 512 fail there"
+    with pytest.raises(LawError, match=said) as caught:
         fit(few_runs, of_one_coefficient(lambda c, x: c["E"] * factor), noise=normal(), progress=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_row_at_which_a_law_has_no_loss_is_named(few_runs, tmp_path):
+    """Its recipe and the coefficients are the law's own arguments, in the table's units: there it gives NaN."""
+
+    def loss(c, x):
+        return c["E"] + c["B"] * jnp.sqrt(x["epochs"] - 0.5) * (x["target_tokens"] / 1e9) ** -c["beta"]
+
+    mine = law("mine", loss, [Coefficient(n, dist.LogNormal(0.0, 0.5)) for n in ("E", "B", "beta")])
+    frame = few_runs.frame().reset_index(drop=True)
+    frame.loc[7, "epochs"] = 0.25
+    runs = runs_from_frame(frame)
+    with pytest.raises(LawError, match="for row 8 of") as caught:
+        fit(runs, mine, noise=normal(), progress=False, checkpoint=tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+    recipe, coefficients = re.findall(r"\(([^)]*)\) at (.*); of", str(caught.value))[0]
+    x, c = ({n: float(v) for n, v in (p.split() for p in t.split(", "))} for t in (recipe, coefficients))
+    assert x["epochs"] == 0.25 and c.keys() == {"E", "B", "beta"}
+    assert np.isnan(loss(c, x)) and np.isfinite(loss(c, {**x, "epochs": 1.0}))
 
 
 def test_a_law_that_gives_nan_in_a_prediction_is_named_with_coefficients_and_row():

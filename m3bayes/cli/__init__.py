@@ -25,6 +25,7 @@ from m3bayes.cli import (
     next,
     pilot,
     plans,
+    pooled,
     predict,
     recommend,
     rollout,
@@ -85,6 +86,7 @@ def parser() -> ArgumentParser:
     for command in (
         fit,
         summary,
+        pooled,
         check,
         discrepancy,
         calibrate,

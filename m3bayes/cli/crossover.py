@@ -49,7 +49,7 @@ def add(commands) -> None:
 
 def run(arguments: Namespace) -> int:
     check_figure(arguments.figure, arguments.posterior)
-    post = load_allowed(arguments)
+    post = load_allowed(arguments.posterior, arguments.allow)
     result = crossover(post, arguments.params, ci=arguments.ci)
     exponent = result.exponent
     if arguments.figure is not None:

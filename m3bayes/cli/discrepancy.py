@@ -47,7 +47,7 @@ def add(commands) -> None:
 
 def run(arguments: Namespace) -> int:
     check_out(arguments.out, arguments.posterior)
-    post = load_allowed(arguments)
+    post = load_allowed(arguments.posterior, arguments.allow)
     with progress("fit") as report:
         wide = discrepancy(post, scale=arguments.scale, seed=arguments.seed, report=report)
     wide.save(arguments.out)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from m3bayes.cli import summary
+from m3bayes.cli import pooled, summary
 from m3bayes.cli.options import (
     add_ci,
     add_json,
@@ -22,9 +22,12 @@ from m3bayes.cli.options import (
     table_of_runs,
 )
 from m3bayes.cli.show import message
-from m3bayes.errors import NotConvergedError
+from m3bayes.errors import M3BayesError, NotConvergedError
 from m3bayes.inference import checkpoint
 from m3bayes.inference.fit import fit
+from m3bayes.inference.pooled_model import KINDS
+from m3bayes.laws import Law
+from m3bayes.runs import Runs
 
 
 def add(commands) -> None:
@@ -54,6 +57,27 @@ def add(commands) -> None:
         metavar="NAMES",
         help="coefficients to switch off, with commas between, as in P,tau",
     )
+    parser.add_argument(
+        "--sources",
+        type=names,
+        default=(),
+        metavar="NAMES",
+        help="source languages that law atlas tells apart, as in en,fr: the table then has columns en_tokens and "
+        "en_unique_tokens, and so on",
+    )
+    parser.add_argument(
+        "--pool",
+        metavar="COLUMN",
+        help="fit all values of a column (languages, say) together; see `m3bayes pooled`",
+    )
+    parser.add_argument(
+        "--pooling",
+        type=kinds,
+        default=None,
+        metavar="NAME=KIND,...",
+        help="with --pool: how coefficients are pooled, shared, partial or free, as in alpha=shared,E=free (default: "
+        "what repetition does is shared, the rest partial)",
+    )
     add_table_options(parser)
     add_sampling(parser)
     parser.add_argument(
@@ -66,8 +90,12 @@ def add(commands) -> None:
 
 def run(arguments: Namespace) -> int:
     check_out(arguments.out, arguments.runs)
-    law = named_law(arguments.law, arguments.drop)
+    law = named_law(arguments.law, arguments.drop, arguments.sources)
     runs = table_of_runs(arguments.runs, arguments)
+    if arguments.pool is not None:
+        return _run_pooled(arguments, runs, law)
+    if arguments.pooling is not None:
+        raise M3BayesError("--pooling goes with --pool COLUMN: give the column that the groups are in")
     folder = arguments.out.with_name(f"{arguments.out.name}.checkpoint")
     if arguments.resume and not folder.is_dir():
         message(f"there is no {folder} to resume from; starting anew")
@@ -91,6 +119,38 @@ def run(arguments: Namespace) -> int:
     message(f"wrote {arguments.out}")
     if post.verdict != "passed":
         raise NotConvergedError(f"{arguments.out} is flagged: its notes say why", post)
+    return 0
+
+
+def kinds(text: str) -> dict[str, str]:
+    """``NAME=KIND``, with commas between."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name.strip() and kind.strip() in KINDS for name, _, kind in pairs):
+        raise ArgumentTypeError(f"expected NAME=KIND, KIND one of {', '.join(KINDS)}, got {text!r}")
+    return {name.strip(): kind.strip() for name, _, kind in pairs}
+
+
+def _run_pooled(arguments: Namespace, runs: Runs, law: Law) -> int:
+    if arguments.resume:
+        raise M3BayesError("a pooled fit keeps no checkpoint: leave out --resume")
+    message(f"fitting {law.name} to {len(runs)} runs of {runs.name}, pooled by {arguments.pool}")
+    found = fit(
+        runs,
+        law,
+        pool=arguments.pool,
+        pooling=arguments.pooling,
+        noise=arguments.noise,
+        seed=arguments.seed,
+        chains=arguments.chains,
+        warmup=arguments.warmup,
+        draws=arguments.draws,
+        allow="flagged",
+    )
+    found.save(arguments.out)
+    pooled.show(found, arguments)
+    message(f"wrote {arguments.out}")
+    if found.verdict != "passed":
+        raise NotConvergedError(f"{arguments.out} is flagged: its notes say why", found)
     return 0
 
 

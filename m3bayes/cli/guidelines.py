@@ -66,7 +66,7 @@ def add(commands) -> None:
 def run(arguments: Namespace) -> int:
     check_out(arguments.out, arguments.posterior)
     check_figure(arguments.figure, arguments.posterior)
-    post = load_allowed(arguments)
+    post = load_allowed(arguments.posterior, arguments.allow)
     compute, target_tokens = (
         np.geomspace(low, high, arguments.cells) for low, high in (arguments.compute, arguments.target_tokens)
     )

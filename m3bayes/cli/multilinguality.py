@@ -48,7 +48,7 @@ def add(commands) -> None:
 
 def run(arguments: Namespace) -> int:
     check_figure(arguments.figure, arguments.posterior)
-    post = load_allowed(arguments)
+    post = load_allowed(arguments.posterior, arguments.allow)
     result = equal_loss(post, arguments.times, ci=arguments.ci)
     reported = published_equal_loss(arguments.times)
     if arguments.figure is not None:

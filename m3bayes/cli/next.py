@@ -75,7 +75,7 @@ def add(commands) -> None:
 def run(arguments: Namespace) -> int:
     read = [path for path in (arguments.posterior, arguments.candidates) if path is not None]
     check_out(arguments.out, *read)
-    post = load_allowed(arguments)
+    post = load_allowed(arguments.posterior, arguments.allow)
     candidates = None if arguments.candidates is None else read_table(arguments.candidates)
     try:
         result = next_runs(

@@ -95,8 +95,11 @@ def noise(text: str) -> Noise:
     return Noise("normal" if kind == "normal" else "student-t", by, known)
 
 
-def named_law(text: str, drop: Sequence[str] = ()) -> Law:
-    """``NAME`` or ``NAME:option=value,option=value``, without the coefficients in ``drop``."""
+def named_law(text: str, drop: Sequence[str] = (), sources: Sequence[str] = ()) -> Law:
+    """``NAME`` or ``NAME:option=value,option=value``, without the coefficients in ``drop`` and with named ``sources``.
+
+    A value may be several with + between, as in en+fr or en=.6+fr=.3.
+    """
     name, _, rest = text.partition(":")
     options: dict[str, object] = {}
     for part in filter(None, rest.split(",")):
@@ -104,8 +107,7 @@ def named_law(text: str, drop: Sequence[str] = ()) -> Law:
         if not (key and equals and value):
             raise LawError(f"--law {text}: expected NAME:option=value,option=value, got {part!r}")
         options[key.strip()] = _value(value.strip())
-    if drop:
-        options["drop"] = tuple(drop)
+    options |= {key: tuple(given) for key, given in (("drop", drop), ("sources", sources)) if given}
     return laws.named(name, **options)
 
 
@@ -151,13 +153,13 @@ def add_allow(parser: ArgumentParser) -> None:
     )
 
 
-def load_allowed(arguments: Namespace) -> Posterior:
-    """The posterior that was named, refused where it is flagged and ``--allow flagged`` was not given."""
-    post = load(arguments.posterior)
-    if post.verdict != "passed" and arguments.allow != "flagged":
+def load_allowed(path: Path, allow: str) -> Posterior:
+    """The posterior at ``path``, refused where it is flagged and ``--allow flagged`` was not given."""
+    post = load(path)
+    if post.verdict != "passed" and allow != "flagged":
         codes = ", ".join(dict.fromkeys(note.code for note in post.notes))
         raise NotConvergedError(
-            f"{arguments.posterior} is {post.verdict} ({codes}): fit again with more --warmup and --draws, "
+            f"{path} is {post.verdict} ({codes}): fit again with more --warmup and --draws, "
             "or go on with --allow flagged",
             post,
         )
@@ -266,4 +268,10 @@ def _value(text: str) -> object:
     if text in ("true", "false"):
         return text == "true"
     value = _float(text)
-    return text if math.isnan(value) else value
+    if not math.isnan(value):
+        return value
+    parts = [part.strip() for part in text.split("+")]
+    if all("=" in part for part in parts):
+        pairs = (part.split("=", 1) for part in parts)
+        return {name.strip(): _value(given.strip()) for name, given in pairs}
+    return tuple(parts) if len(parts) > 1 else text

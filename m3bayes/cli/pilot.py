@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NEEDED = ("equinox",)
 DESCRIPTION = """\
-Train small decoder-only language models on two texts of your own, by a plan of recipes, and write the table of
+Train small decoder-only language models on texts of your own, by a plan of recipes, and write the table of
 runs that `m3bayes fit` reads. Needs pip install 'm3bayes[pilot]'.
 """
 
@@ -94,8 +94,9 @@ def _add_texts(parser: ArgumentParser) -> None:
         "once for each language of the plan",
     )  # fmt: skip
     parser.add_argument(
-        "--source", type=_named_path, required=True, metavar="NAME=PATH", help="source text, likewise"
-    )
+        "--source", type=_named_path, action="append", required=True, metavar="NAME=PATH",
+        help="source text, likewise; several where the plan has a column NAME_tokens for each",
+    )  # fmt: skip
     parser.add_argument(
         "--tokenizer", type=Path, metavar="FILE",
         help="tokenizer.json of the tokenizers library (default: a token is a byte)",
@@ -122,6 +123,14 @@ def _add_run(steps) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="table of runs (CSV)")
     _add_texts(parser)
+    parser.add_argument(
+        "--checkpoints", type=Path, metavar="FOLDER",
+        help="where the models lie that the plan's column checkpoint names; runs go on from there",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER",
+        help="keep the trained models here, for --checkpoints of another plan",
+    )  # fmt: skip
     parser.add_argument(
         "--workers", type=whole(1), default=1, metavar="COUNT",
         help="processes, each on a core of its own; of no use on an accelerator (default: 1)",
@@ -177,25 +186,27 @@ def run_sweep(arguments: Namespace) -> int:
     _check_extra()
     check_out(arguments.out, arguments.plan)
     from m3bayes.pilot import results
+    from m3bayes.pilot.checkpoints import Folders
     from m3bayes.pilot.plan import read_plan
     from m3bayes.pilot.sweep import check, left, sweep
 
     plan = read_plan(arguments.plan)
     texts = _texts(arguments)
-    check(plan, texts)
-    remaining = left(plan, texts, arguments.out)
-    blocks = _blocks(plan, remaining, results.read_results(arguments.out), texts.source.vocabulary)
+    folders = Folders(arguments.checkpoints, arguments.keep)
+    check(plan, texts, folders)
+    remaining = left(plan, texts, arguments.out, folders)
+    blocks = _blocks(plan, remaining, results.read_results(arguments.out), texts.vocabulary)
     if arguments.dry_run:
         from m3bayes.pilot.speed import hours
 
         message("timing a few steps of each size on this device")
-        estimate = hours(remaining, texts.source.vocabulary, arguments.workers)
+        estimate = hours(remaining, texts.vocabulary, arguments.workers)
         _show_blocks(blocks, arguments.json, {"hours": estimate, "workers": arguments.workers})
         if not arguments.json:
             print(f"\nabout {number(estimate, 2)} hours on this device with {arguments.workers} workers")
         return 0
     message(f"{len(remaining)} of {len(plan)} runs to train, {number(blocks['flops_left'].sum())} FLOP")
-    sweep(plan, texts, arguments.out, workers=arguments.workers)
+    sweep(plan, texts, arguments.out, folders=folders, workers=arguments.workers)
     _show_blocks(_blocks(plan, remaining.iloc[:0], results.read_results(arguments.out)), arguments.json)
     message(f"wrote {arguments.out}")
     return 0
@@ -252,23 +263,24 @@ def _texts(arguments: Namespace) -> Texts:
     from m3bayes.pilot.corpus import read_corpora
     from m3bayes.pilot.trial import Texts
 
-    given = [name for name, _ in arguments.target]
-    twice = [name for name in given if given.count(name) > 1]
-    if twice:
-        raise M3BayesError(f"--target {twice[0]} is given twice, expected one path a language")
+    for option, pairs in (("--target", arguments.target), ("--source", arguments.source)):
+        given = [name for name, _ in pairs]
+        twice = [name for name in given if given.count(name) > 1]
+        if twice:
+            raise M3BayesError(f"{option} {twice[0]} is given twice, expected one path a language")
     message("reading the texts; tens of megabytes take minutes")
-    targets, source = read_corpora(
+    targets, sources = read_corpora(
         dict(arguments.target),
-        arguments.source,
+        dict(arguments.source),
         tokenizer=arguments.tokenizer,
         validation_tokens=arguments.validation_tokens,
         cache=arguments.cache,
     )
-    for corpus in (*targets.values(), source):
+    for corpus in (*targets.values(), *sources.values()):
         message(
             f"{corpus.name}: {len(corpus.train):,} tokens to train on, {len(corpus.validation):,} held out"
         )
-    return Texts(targets, source)
+    return Texts(targets, sources)
 
 
 def _check_extra() -> None:

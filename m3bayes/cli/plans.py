@@ -68,7 +68,7 @@ def run(arguments: Namespace) -> int:
     check_out(arguments.out, arguments.posterior, arguments.plans)
     if arguments.target_tokens is not None and arguments.compute is None:
         raise RecipeError("--target-tokens is of a budget: give --compute too, or neither")
-    post = load_allowed(arguments)
+    post = load_allowed(arguments.posterior, arguments.allow)
     table = read_table(arguments.plans)
     try:
         result = evaluate_plans(

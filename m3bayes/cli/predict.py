@@ -50,7 +50,7 @@ def add(commands) -> None:
 
 def run(arguments: Namespace) -> int:
     check_out(arguments.out, arguments.posterior, arguments.recipes)
-    post = load_allowed(arguments)
+    post = load_allowed(arguments.posterior, arguments.allow)
     recipes = read_table(arguments.recipes)
     try:
         prediction = predict(post, recipes, ci=arguments.ci)

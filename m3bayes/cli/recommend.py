@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+from m3bayes.cli import averaged
 from m3bayes.cli.options import (
     add_allow,
     add_ci,
     add_json,
-    add_posterior,
     check_out,
     interval,
     load_allowed,
@@ -31,7 +31,7 @@ from m3bayes.decision.continuing import Checkpoint, Continuation, continue_from
 from m3bayes.decision.cost import Cost, fitted, six_nd, with_attention
 from m3bayes.decision.risk import KINDS, Risk, parse
 from m3bayes.decision.space import LETTERS
-from m3bayes.errors import RecipeError
+from m3bayes.errors import M3BayesError, RecipeError
 from m3bayes.files import write_text
 from m3bayes.inference.posterior import Posterior
 from m3bayes.recipe import Recipe, recipe_columns
@@ -46,9 +46,23 @@ def add(commands) -> None:
         "recommend",
         help="the best recipe for a compute budget",
         description="The recipe with the lowest expected loss, or another risk, that spends at most the given compute, "
-        "with intervals. Bounds are the range of the runs where not given.",
+        "with intervals. Bounds are the range of the runs where not given. With several posteriors, of several laws "
+        "fitted to the same runs, the recipe is the best on average over them by --weights.",
     )
-    add_posterior(parser)
+    parser.add_argument(
+        "posteriors",
+        type=Path,
+        nargs="+",
+        metavar="POSTERIOR",
+        help="file that `m3bayes fit` wrote (netCDF); several for a recipe averaged over laws",
+    )
+    parser.add_argument(
+        "--weights",
+        type=averaged.weights,
+        metavar="W,W,...|FILE",
+        help="of several posteriors, in their order and of any sum; or a file with weights by law, as "
+        "`m3bayes rollout --json` prints it",
+    )
     parser.add_argument(
         "--compute",
         type=positive,
@@ -196,7 +210,7 @@ def _high(name: str, text: str) -> tuple[str, Ends]:
 
 
 def run(arguments: Namespace) -> int:
-    check_out(arguments.out, arguments.posterior)
+    check_out(arguments.out, *arguments.posteriors)
     bounds, freeze = _bounds(arguments.bounds), _each_once(arguments.freeze, "--freeze")
     baselines = _baselines(arguments.baseline)
     multiples = _each_once(arguments.multiple, "--multiple")
@@ -204,7 +218,12 @@ def run(arguments: Namespace) -> int:
         raise RecipeError(
             "--from-checkpoint goes without --baseline, --multiple and --architectures; leave those out"
         )
-    post = load_allowed(arguments)
+    if len(arguments.posteriors) == 1 and arguments.weights is not None:
+        raise M3BayesError("--weights are of several posteriors, and one is given; leave them out")
+    if len(arguments.posteriors) > 1 and arguments.from_checkpoint:
+        raise RecipeError("--from-checkpoint goes with one posterior; give one")
+    posts = [load_allowed(path, arguments.allow) for path in arguments.posteriors]
+    post = posts[0]
     asked = {
         "compute": arguments.compute,
         "target_tokens": arguments.target_tokens,
@@ -215,17 +234,18 @@ def run(arguments: Namespace) -> int:
         "ci": arguments.ci,
     }
     if arguments.from_checkpoint:
-        result = continue_from(post, arguments.from_checkpoint, **asked)
+        show(continue_from(post, arguments.from_checkpoint, **asked), post, arguments.out, arguments.json)
+        return 0
+    asked |= {
+        "architectures": arguments.architectures,
+        "multiples": multiples,
+        "baselines": baselines,
+        "tolerance": arguments.tolerance,
+    }
+    if len(posts) > 1:
+        averaged.recommend_and_show(posts, arguments.weights, asked, arguments.out, arguments.json)
     else:
-        result = recommend(
-            post,
-            **asked,
-            architectures=arguments.architectures,
-            multiples=multiples,
-            baselines=baselines,
-            tolerance=arguments.tolerance,
-        )
-    show(result, post, arguments.out, as_json=arguments.json)
+        show(recommend(post, **asked), post, arguments.out, arguments.json)
     return 0
 
 

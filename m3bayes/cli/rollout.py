@@ -6,8 +6,9 @@ from argparse import ArgumentTypeError, Namespace
 
 from m3bayes.cli import several_laws
 from m3bayes.cli.options import add_ci, share, whole
-from m3bayes.cli.show import frame_table, json_text, notes, progress
-from m3bayes.evaluation import rollout
+from m3bayes.cli.show import frame_table, json_text, notes, number, progress
+from m3bayes.errors import M3BayesError
+from m3bayes.evaluation import Rollout, rollout, rollout_weights
 from m3bayes.evaluation.splits import CUTS, FOLDS
 
 DESCRIPTION = f"""\
@@ -65,6 +66,14 @@ def add(commands) -> None:
     parser.set_defaults(run=run, draws=500)
 
 
+def _weights(found: Rollout) -> dict[str, float] | None:
+    """Those of a decision over the laws, where there are any: for `m3bayes recommend --weights`."""
+    try:
+        return rollout_weights(found)
+    except M3BayesError:
+        return None
+
+
 def run(arguments: Namespace) -> int:
     runs, laws = several_laws.read(arguments)
     with progress("fit") as report:
@@ -72,13 +81,17 @@ def run(arguments: Namespace) -> int:
             runs, laws, arguments.by, cuts=arguments.cuts, folds=arguments.folds, ci=arguments.ci,
             discrepancy=arguments.discrepancy, report=report, **several_laws.sampling(arguments),
         )  # fmt: skip
+    weights = _weights(found)
     if arguments.json:
         content = {"table": runs.name, "runs": len(runs), "intervals": found.kind, "ci": found.ci}
         tables = {"splits": found.table.to_dict("records"), "held_out": found.runs.to_dict("records")}
-        print(json_text(content | {"notes": found.notes} | tables))
+        print(json_text(content | {"weights": weights, "notes": found.notes} | tables))
     else:
         print(f"{len(runs)} runs of {runs.name}; intervals: {found.kind}\n")
         print(frame_table(found.table[list(SHOWN)]))
+        if weights is not None and len(weights) > 1:
+            listed = ", ".join(f"{name} {number(weight, 2)}" for name, weight in weights.items())
+            print(f"\nweights of the laws for a decision: {listed}")
         notes(found.notes)
 
     def draw():

@@ -22,6 +22,25 @@ def pilot_runs() -> Runs:
     return _table("pilot_runs.csv")
 
 
+def trilingual_runs() -> Runs:
+    """A MEASURED sweep: models trained on German beside English and French, in mixes from one to the other.
+
+    One stage. ``en_tokens`` and ``fr_tokens`` are what was read of each source, ``en_unique_tokens`` and
+    ``fr_unique_tokens`` the same numbers, since no source text is read twice. Loss in nats per byte. How it was made
+    stands in ``data/README.md`` of the repository.
+    """
+    return _table("trilingual_runs.csv")
+
+
+def continued_runs() -> Runs:
+    """A MEASURED sweep: models trained on German from scratch, and on from a checkpoint that has not seen German.
+
+    ``continued`` is 1 where a run began with ``checkpoint``, trained on Japanese, English and French alike, and 0 from
+    scratch. Loss in nats per byte. How it was made stands in ``data/README.md`` of the repository.
+    """
+    return _table("continued_runs.csv")
+
+
 def simulated_runs() -> Runs:
     """A SIMULATED pilot sweep: 120 runs of the M3 law at known coefficients, loss in nats per byte.
 

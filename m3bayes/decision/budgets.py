@@ -10,9 +10,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
+from numbers import Real
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +22,14 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from m3bayes.decision.baselines import fresh_tokens
+from m3bayes.decision.constraints import Constraint
 from m3bayes.decision.cost import Cost, as_cost, six_nd
-from m3bayes.decision.faces import Regime, faces
+from m3bayes.decision.faces import Regime
 from m3bayes.decision.nearby import nearby_optima
 from m3bayes.decision.optimize import Draws, Optima, Surface, best, optima
 from m3bayes.decision.recommendation import flagged
 from m3bayes.decision.risk import mean
+from m3bayes.decision.several_budgets import faces_within
 from m3bayes.decision.space import RECIPE, Bounds, Space, space
 from m3bayes.errors import InfeasibleError, Note, RecipeError
 from m3bayes.inference.posterior import Posterior, thinned
@@ -45,12 +48,13 @@ EVERY = 3
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What is asked at every budget alike: a posterior's draws, a cost model, bounds and what is frozen."""
+    """What is asked at every budget alike: a posterior's draws, a cost model, bounds, what is frozen, constraints."""
 
     post: Posterior
     cost: Cost
     bounds: Bounds
     freeze: Mapping[str, Number]
+    constraints: Sequence[Constraint] = ()
 
     @property
     def coefficients(self) -> Draws:
@@ -66,6 +70,7 @@ class Request:
                 cost=self.cost,
                 bounds=self.bounds,
                 freeze=self.freeze,
+                constraints=self.constraints,
             )
 
     def surface(self, space: Space) -> Surface:
@@ -85,13 +90,14 @@ def request(
     bounds: Bounds | None,
     freeze: Mapping[str, Number] | None = None,
     most: int = MOST_DRAWS,
+    constraints: Sequence[Constraint] = (),
 ) -> Request:
     """A request over at most ``most`` of the draws, evenly thinned."""
     cost = as_cost(six_nd() if cost is None else cost)
     remembering = _Remembering(
         cost.name, cost.function, cost.params_for, tokens_for=cost.tokens_for, unit=cost.unit
     )
-    return Request(thinned(post, most), remembering, bounds or {}, freeze or {})
+    return Request(thinned(post, most), remembering, bounds or {}, freeze or {}, tuple(constraints))
 
 
 def regime_optima(
@@ -107,7 +113,7 @@ def regime_optima(
     c = asked.coefficients
     with jax.enable_x64(True):
         try:
-            parts, _ = faces(space)
+            parts, _ = faces_within(space)
         except InfeasibleError:
             return {}
         surface, extra = asked.surface(space), space.further_columns(asked.post.law)
@@ -138,7 +144,7 @@ def recommended(asked: Request, space: Space) -> Recommended:
     """The recipe of the smallest expected loss, its losses (draw,), and the space it is from. Raises
     InfeasibleError where there is none."""
     with jax.enable_x64(True):
-        parts, _ = faces(space)
+        parts, _ = faces_within(space)
         surface, c, extra = asked.surface(space), asked.coefficients, space.further_columns(asked.post.law)
         centre = np.full(4, 0.5)
         found = [
@@ -157,7 +163,7 @@ def check_feasible(asked: Request, compute: Grid, target_tokens: Grid) -> None:
         for C in compute:
             for U in target_tokens:
                 try:
-                    faces(asked.at(C, U))
+                    faces_within(asked.at(C, U))
                     return
                 except InfeasibleError as error:
                     last = error
@@ -166,9 +172,9 @@ def check_feasible(asked: Request, compute: Grid, target_tokens: Grid) -> None:
 
 
 def fresh(asked: Request, compute: Number) -> tuple[Float[np.ndarray, " draw"], Float[np.ndarray, " draw"]]:
-    """D*(C) and N*(C) of each draw."""
+    """D*(C) and N*(C) of each draw, whatever the constraints."""
     with jax.enable_x64(True):
-        space = asked.at(compute, 1.0)
+        space = replace(asked, constraints=()).at(compute, 1.0)
         D = fresh_tokens(
             space, asked.surface(space), asked.coefficients, space.further_columns(asked.post.law)
         )
@@ -180,8 +186,13 @@ def fresh(asked: Request, compute: Number) -> tuple[Float[np.ndarray, " draw"], 
 
 
 def increasing(name: str, values: Grid) -> Float[np.ndarray, " value"]:
-    """``values`` as an array. Raises RecipeError unless they are positive and increase."""
-    array = np.asarray(values, dtype=np.float64)
+    """``values`` as an array. Raises RecipeError unless they are positive, finite numbers that increase."""
+    given = np.asarray(values, dtype=object)
+    numbers = all(isinstance(value, Real) and not isinstance(value, bool) for value in given.ravel())
+    try:
+        array = given.astype(np.float64) if numbers else np.empty(0)
+    except OverflowError:
+        array = np.empty(0)
     if (
         array.ndim != 1
         or not array.size

@@ -13,7 +13,7 @@ Elsewhere it is a question, answered here by numbers with intervals.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,8 +32,9 @@ from m3bayes.decision.budgets import (
     increasing,
     request,
 )
+from m3bayes.decision.constraints import Constraint
 from m3bayes.decision.regret import Interval, best_regime, interval, optimum_columns
-from m3bayes.decision.space import ROUNDING, Bounds
+from m3bayes.decision.space import ROUNDING, Bounds, check_numbers
 from m3bayes.errors import Note, RecipeError, unique_notes
 from m3bayes.inference.posterior import Posterior
 
@@ -95,13 +96,14 @@ def epochs(
     bounds: Bounds | None = None,
     cost: CostLike | None = None,
     freeze: Mapping[str, Number] | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> Collapse:
     """Best epochs against x = D_T / D*(C), how well they lie on one curve, and the rule k* = D*(C) / D_T.
 
     Arguments as in :func:`m3bayes.decision.guidelines.regimes`; every cell is optimised, in at most 256 draws.
     Raises RecipeError for grids that do not increase, InfeasibleError where no cell has a feasible recipe.
     """
-    cells = _cells(post, compute, target_tokens, ci, bounds, cost, freeze)
+    cells = _cells(post, compute, target_tokens, ci, bounds, cost, freeze, constraints)
     k, x = cells.best["epochs"], cells.target_tokens / cells.fresh[0][:, :, None]
     spread = _spread(np.log(x), np.log(k))
     table = cells.table(scarcity=x, epochs=k)
@@ -130,12 +132,13 @@ def model_size(
     bounds: Bounds | None = None,
     cost: CostLike | None = None,
     freeze: Mapping[str, Number] | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> ModelSize:
     """Is the best N the monolingual compute-optimal N*(C), whatever D_T? Their ratio, with its interval.
 
     Arguments and errors as in :func:`epochs`.
     """
-    cells = _cells(post, compute, target_tokens, ci, bounds, cost, freeze)
+    cells = _cells(post, compute, target_tokens, ci, bounds, cost, freeze, constraints)
     D_star, N_star = cells.fresh
     ratio = cells.best["params"] / N_star[:, :, None]
     return ModelSize(
@@ -186,11 +189,13 @@ def _cells(
     bounds: Bounds | None,
     cost: CostLike | None,
     freeze: Mapping[str, Number] | None,
+    constraints: Sequence[Constraint],
 ) -> _Cells:
     C, U = increasing("compute", compute), increasing("target_tokens", target_tokens)
+    check_numbers(ci=ci)
     if not 0 < ci < 1:
         raise RecipeError(f"ci is {ci}; expected a probability between 0 and 1")
-    asked = request(post, cost, bounds, freeze, DRAWS)
+    asked = request(post, cost, bounds, freeze, DRAWS, constraints)
     check_feasible(asked, C, U)
     found = [[_best(asked, cell) for cell in along_text(asked, compute, U)] for compute in C]
     best = {

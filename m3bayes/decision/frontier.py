@@ -23,11 +23,12 @@ import pandas as pd
 from jax import Array
 from jax.typing import ArrayLike
 
+from m3bayes.decision.constraints import Constraint
 from m3bayes.decision.cost import Cost, as_cost, six_nd
-from m3bayes.decision.faces import faces
 from m3bayes.decision.optimize import Surface, best, optima_by_regime
 from m3bayes.decision.recommendation import UNITS, flagged, plain, recipe_row
 from m3bayes.decision.risk import Risk, cvar, smooth_tail_mean, tail_mean
+from m3bayes.decision.several_budgets import faces_within
 from m3bayes.decision.space import RECIPE, space
 from m3bayes.errors import Note, RecipeError, unique_notes
 from m3bayes.inference.posterior import Posterior
@@ -76,6 +77,7 @@ def frontier(
     cost: Cost | Callable[[ArrayLike, ArrayLike], ArrayLike] | None = None,
     bounds: Mapping[str, Sequence[Number | None]] | None = None,
     freeze: Mapping[str, Number] | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> Frontier:
     """The mean-CVaR frontier of the regret for a budget; compute in FLOP, the rest as for
     :func:`m3bayes.recommend`.
@@ -95,9 +97,10 @@ def frontier(
             cost=as_cost(six_nd() if cost is None else cost),
             bounds=bounds or {},
             freeze=freeze or {},
+            constraints=constraints,
         )
         surface, c, extra = Surface(post.law, asked.cost), post.coefficients, asked.further_columns(post.law)
-        parts, _ = faces(asked)
+        parts, _ = faces_within(asked)
         found = optima_by_regime(surface, c, extra, parts)
         least = np.min([optimum.loss for optimum in found.values()], axis=0)
         rows: list[tuple[float, str, Recipe]] = []

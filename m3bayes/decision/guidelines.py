@@ -13,7 +13,7 @@ beyond the runs; a note then says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,9 +34,10 @@ from m3bayes.decision.budgets import (
     request,
 )
 from m3bayes.decision.collapse import Collapse, ModelSize, epochs, model_size
+from m3bayes.decision.constraints import Constraint
 from m3bayes.decision.faces import REGIMES
 from m3bayes.decision.regret import SAME
-from m3bayes.decision.space import Bounds
+from m3bayes.decision.space import Bounds, check_numbers
 from m3bayes.decision.thresholds import at, last_fall, refined, signed_distance
 from m3bayes.errors import Note, RecipeError, unique_notes
 from m3bayes.inference.posterior import Posterior
@@ -130,14 +131,16 @@ def regimes(
     bounds: Bounds | None = None,
     cost: CostLike | None = None,
     freeze: Mapping[str, Number] | None = None,
+    constraints: Sequence[Constraint] = (),
     margin: Number = 0.0,
 ) -> RegimeMap:
     """The probability of each regime to be best over a grid, and the D_T below which two stages are.
 
     ``compute``        FLOP, increasing
     ``target_tokens``  D_T in the table's unit of tokens, increasing
-    ``bounds``, ``cost``, ``freeze``   as in :func:`m3bayes.recommend`; by default the range of the runs, which
-                       shapes the map: a regime is best where the bounds leave it the most room
+    ``bounds``, ``cost``, ``freeze``, ``constraints``   as in :func:`m3bayes.recommend`; by default the range of the
+                       runs, which shapes the map: a regime is best where the bounds leave it the most room.
+                       Further budgets take longer, compiled anew for every compute; D*(C) is without them
     ``margin``         loss that a regime must save against the simpler ones to be best, in the table's unit
 
     Best is the simplest regime within the margin of the lowest loss, each regime at its own optimum, in each
@@ -148,9 +151,10 @@ def regimes(
     increase, InfeasibleError where no cell has a feasible recipe.
     """
     C, U = increasing("compute", compute), increasing("target_tokens", target_tokens)
+    check_numbers(ci=ci, margin=margin)
     if not (0 < ci < 1 and 0 <= margin < math.inf):
         raise RecipeError(f"ci is {ci} and margin {margin}; expected 0 < ci < 1 and a loss, 0 or more")
-    asked = request(post, cost, bounds, freeze)
+    asked = request(post, cost, bounds, freeze, constraints=constraints)
     check_feasible(asked, C, U)
     log_C, log_U = np.log(C), np.log(U)
     nodes = log_C if len(C) <= COMPUTE_NODES else np.linspace(log_C[0], log_C[-1], COMPUTE_NODES)

@@ -15,8 +15,8 @@ over the draws against L, which is smooth, so that roots are found by Brent's me
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
@@ -31,9 +31,10 @@ from m3bayes.decision.budgets import (
     regime_optima,
     request,
 )
-from m3bayes.decision.faces import faces
+from m3bayes.decision.constraints import Constraint
 from m3bayes.decision.regret import Interval, interval
 from m3bayes.decision.residuals import at_bounds, residuals
+from m3bayes.decision.several_budgets import faces_within
 from m3bayes.decision.space import Bounds, Space, check_numbers
 from m3bayes.errors import InfeasibleError, Note, RecipeError, unique_notes
 from m3bayes.inference.posterior import Posterior
@@ -104,19 +105,22 @@ def least_compute(
     bounds: Bounds | None = None,
     freeze: Mapping[str, Number] | None = None,
     cost: CostLike | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> Least:
     """The least compute (FLOP) that reaches a loss on the mean surface with a probability.
 
-    ``target_tokens`` is U, in the table's unit; ``bounds``, ``freeze`` and ``cost`` as in
-    :func:`m3bayes.recommend`. At most 512 draws are used; the answer is good to .1 %. Notes as of ``recommend``,
+    ``target_tokens`` is U, in the table's unit; ``bounds``, ``freeze``, ``cost`` and ``constraints`` as in
+    :func:`m3bayes.recommend` (where the compute changes, further budgets take longer: their programs are compiled
+    for every value tried). At most 512 draws are used; the answer is good to .1 %. Notes as of ``recommend``,
     AT_BOUND too. Raises InfeasibleError with the best probability that the bounds allow where that is too small.
     """
     _check(loss, probability)
-    asked = request(post, cost, bounds, freeze, DRAWS)
+    asked = request(post, cost, bounds, freeze, DRAWS, constraints)
     space = asked.at(1.0, target_tokens)  # for its bounds
     with jax.enable_x64(True):
-        dearest = float(space.cost.flops(*(_capped(space, name, asked) for name in ("params", "tokens"))))
-        low = float(space.cost.flops(space["params"].low, space["tokens"].low))
+        counted = space.budgets[0].cost
+        dearest = float(counted.flops(*(_capped(space, name, asked) for name in ("params", "tokens"))))
+        low = float(counted.flops(space["params"].low, space["tokens"].low))
     high = min(dearest, FAR * space.runs_compute)
     return _least(
         "compute", low, high, lambda C: recommended(asked, asked.at(C, target_tokens)), loss, probability
@@ -132,13 +136,14 @@ def least_target_text(
     bounds: Bounds | None = None,
     freeze: Mapping[str, Number] | None = None,
     cost: CostLike | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> Least:
     """The least unique target text (table's unit of tokens) with which ``compute`` FLOP reach a loss.
 
     As :func:`least_compute`. The text is sought from a millionth of the runs' to a million times as much.
     """
     _check(loss, probability)
-    asked = request(post, cost, bounds, freeze, DRAWS)
+    asked = request(post, cost, bounds, freeze, DRAWS, constraints)
     U = post.runs["target_tokens"]
     low = max(float(U.min()) / FAR, 1 / post.runs.unit_tokens)
     return _least(
@@ -157,18 +162,23 @@ def smallest_model(
     bounds: Bounds | None = None,
     freeze: Mapping[str, Number] | None = None,
     cost: CostLike | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> Least:
     """The smallest N (table's unit of parameters) with which at most ``compute`` FLOP reach a loss.
 
     As :func:`least_compute`; N is sought within its bounds, the others are recommended for each N.
     """
     _check(loss, probability)
-    asked = request(post, cost, bounds, freeze, DRAWS)
+    asked = request(post, cost, bounds, freeze, DRAWS, constraints)
     space = asked.at(compute, target_tokens)
-    others = {name: ends for name, ends in asked.bounds.items() if name not in ("params", "N")}
+    others = replace(
+        asked,
+        bounds={name: ends for name, ends in asked.bounds.items() if name not in ("params", "N")},
+        constraints=[each for each in asked.constraints if each.of not in ("params", "N")],
+    )
 
     def of_size(N: float) -> Recommended:
-        held = Request(asked.post, asked.cost, others, {**asked.freeze, "params": N})
+        held = replace(others, freeze={**asked.freeze, "params": N})
         return recommended(held, held.at(compute, target_tokens))
 
     # from the size that is best on, larger ones lose again
@@ -186,21 +196,22 @@ def value_of_text(
     bounds: Bounds | None = None,
     freeze: Mapping[str, Number] | None = None,
     cost: CostLike | None = None,
+    constraints: Sequence[Constraint] = (),
 ) -> ValueOfText:
     """What ``more`` unique target tokens (table's unit) are worth at a budget: in loss, and in compute.
 
-    Other arguments as in :func:`m3bayes.recommend`. Both sides are each draw's own optimum within the bounds,
-    which are the same for both. Note BEYOND_1000X where more than 1000 C would be needed. Raises InfeasibleError
-    where nothing is feasible.
+    Other arguments as in :func:`m3bayes.recommend`. Both sides are each draw's own optimum within the bounds and
+    constraints, which are the same for both. Note BEYOND_1000X where more than 1000 C would be needed. Raises
+    InfeasibleError where nothing is feasible.
     """
     check_numbers(target_tokens=target_tokens, more=more, ci=ci)
     if not (0 < more < math.inf and 0 < ci < 1):
         raise RecipeError(f"more is {more} and ci {ci}; expected tokens above 0 and a probability")
-    asked = request(post, cost, bounds, freeze, DRAWS)
+    asked = request(post, cost, bounds, freeze, DRAWS, constraints)
     spaces = asked.at(compute, target_tokens), asked.at(compute, target_tokens + more)
     with jax.enable_x64(True):
         for space in spaces:
-            faces(space)
+            faces_within(space)
     found, with_more = (regime_optima(asked, space) for space in spaces)
     values = [_best_loss(found)]
     wanted = _best_loss(with_more)

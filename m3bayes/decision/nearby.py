@@ -48,14 +48,13 @@ def nearby_optima(
     stacked = jax.tree.map(
         lambda *leaves: np.stack([np.asarray(leaf, float) for leaf in leaves]), *padded_faces
     )
-    # the ends of r_f; out of bounds is as far as the bounds go
-    starts = [
-        *starts,
-        *(
+    if any(np.any(face.last[0] != face.last[1]) for face in faces):
+        # r_f has room: its ends too; out of bounds is as far as the bounds go
+        far = [
             {**columns, "final_ratio": columns["final_ratio"] * end}
             for columns, end in zip(starts, (1e3, 1e-3), strict=True)
-        ),
-    ]
+        ]
+        starts = [*starts, *far]
     recipes = {name: np.stack([columns[name] for columns in starts]) for name in RECIPE}
     size = SMALL if count <= SMALL else BLOCK
     jobs = [slice(i, min(i + size, count)) for i in range(0, count, size)]

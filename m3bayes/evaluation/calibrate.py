@@ -156,13 +156,13 @@ def _row_of_fit(outcome: Outcome, simulated: Simulation, seed: int, quantities: 
     except M3BayesError as error:
         return told | {"verdict": "failed", "error": str(error)}
     random = np.random.default_rng([seed, number])
-    ranked = {name: _ranked(values, float(truth[name][0]), random) for name, values in found.items()}
+    of_draws = {name: ranked(values, float(truth[name][0]), random) for name, values in found.items()}
     return told | {
         "attempts": int(post.settings.get("attempts", 1)),
         "divergences": int(np.sum(post.sample_stats.get("diverging", 0))),
         "notes": ";".join(sorted({note.code for note in post.notes})),
-        "ranks": {name: rank for name, (rank, _) in ranked.items()},
-        "places": {name: place for name, (_, place) in ranked.items()},
+        "ranks": {name: rank for name, (rank, _) in of_draws.items()},
+        "places": {name: place for name, (_, place) in of_draws.items()},
     }
 
 
@@ -181,7 +181,7 @@ def _quantities(post: Posterior, more: Quantities) -> dict[str, Float[np.ndarray
     return result | {name: np.asarray(f(post.coefficients)) for name, f in more.items()}
 
 
-def _ranked(draws: np.ndarray, truth: float, random: np.random.Generator) -> tuple[int, float]:
+def ranked(draws: np.ndarray, truth: float, random: np.random.Generator) -> tuple[int, float]:
     """Rank of the truth among 99 evenly spaced draws, and its place among all of them, in (0, 1)."""
     if len(draws) < RANKED:
         raise M3BayesError(

@@ -29,14 +29,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from numpy.polynomial.legendre import legvander
-from scipy import special
+from scipy import linalg, special
 
 from m3bayes.errors import Note
 from m3bayes.evaluation.observed import Observed, above, below, log_density, observed, weights
@@ -55,6 +55,8 @@ MOST_DRAWS = 4000
 SIMULATIONS = 4000
 LEAST_LEFT = 5  # degrees of freedom that an F test leaves to the rest, at least
 SMALLEST_SHARE = 0.1  # of a direction that the law's fit leaves free: below, nothing can be said of it
+SMALLEST_ABSORBED = 1e-6  # share of a direction, below which it counts as left free
+RUNS_AT_ONCE = 256  # and simulations of all runs
 LOGS = ("params", "target_tokens", "epochs", "compute")
 PLAUSIBLE = (0.25, 4.0)  # times the median loss
 
@@ -91,17 +93,14 @@ def check(post: Posterior, *, seed: int = 0) -> Check:
     """Check a posterior against its own runs; ``seed`` is that of the simulated residuals."""
     runs = post.runs.select(weights(post) > 0)
     post = replace(thinned(post, MOST_DRAWS), runs=runs)
-    seen = observed(post)
-    log_weights, k_hat = _left_out(seen, weights(post))
-    u, z = _pit(seen, log_weights)
+    random = np.random.default_rng(seed)
+    u, z, k_hat, g, H, spread = _read(post, random)
     columns, labels = variables(runs), _labels(runs)
     names = np.array(runs.names)
-    random = np.random.default_rng(seed)
-    g, H = _absorbed(seen)
     largest = int(np.argmax(np.abs(z)))
     tests = [
         _Test("PIT uniform", "", smallest_tail(u), p_value(u)),
-        _spread(seen, random),
+        spread,
         _Test("largest residual", str(names[largest]), abs(z[largest]), float(_of_largest(z)[largest])),
         *_trends(g, H, _designs(columns, labels, powers=4)),
         *_trends_of_spread(z, H, _designs(columns, labels, powers=2), random),
@@ -121,6 +120,41 @@ def variables(runs: Runs) -> dict[str, Float[np.ndarray, " run"]]:
     """What a trend is looked for in: the variables of a recipe, the share of the last stage, compute (FLOP)."""
     result = {name: runs[name] for name in RECIPE_COLUMNS}
     return result | {"last_stage_share": runs.last_stage_share, "compute": runs.compute}
+
+
+# --- what the draws say of every run ---------------------------------------------------------------------
+
+
+class _Read(NamedTuple):
+    """u, z, k-hat and g (run,), H (run, run), and the test of the spread."""
+
+    u: np.ndarray
+    z: np.ndarray
+    k_hat: np.ndarray
+    g: np.ndarray
+    H: np.ndarray
+    spread: _Test
+
+
+def _read(post: Posterior, random: np.random.Generator) -> _Read:
+    """Of all runs, RUNS_AT_ONCE at a time: every number of every draw of thousands would take gigabytes."""
+    parts = []
+    for start in range(0, len(post.runs), RUNS_AT_ONCE):
+        some = np.arange(start, min(start + RUNS_AT_ONCE, len(post.runs)))
+        part = replace(post, runs=post.runs.select(some))
+        seen = observed(part)
+        log_weights, k_hat = _left_out(seen, weights(part))
+        parts.append((*_pit(seen, log_weights), k_hat, *_absorbed(seen), *_sizes_of(seen, random)))
+    u, z, k_hat, g, surface, measured, expected = zip(*parts, strict=True)
+    # in place: draws of all runs, and pairs of runs, are what is largest here
+    centred = np.concatenate(surface, axis=1)
+    del surface, parts
+    centred -= centred.mean(axis=0)
+    H = centred.T @ centred
+    H /= len(centred) - 1
+    u, z, k_hat, g = (np.concatenate(part) for part in (u, z, k_hat, g))
+    measured, expected = (np.sum(part, axis=0) / len(u) for part in (measured, expected))
+    return _Read(u, z, k_hat, g, H, _spread(measured, expected))
 
 
 # --- leaving a run out ----------------------------------------------------------------------------------
@@ -148,11 +182,15 @@ def _pit(seen: Observed, log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarra
 # --- tests ----------------------------------------------------------------------------------------------
 
 
-def _spread(seen: Observed, random: np.random.Generator) -> _Test:
-    """Mean of abs(t) over that of replicated runs, and the two-sided posterior predictive p value."""
+def _sizes_of(seen: Observed, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(draw,) abs(t), and that of replicated runs, summed over the runs."""
     normal = np.isinf(seen.nu).all()
     replicated = random.standard_normal(seen.t.shape) if normal else random.standard_t(seen.nu, seen.t.shape)
-    measured, expected = np.abs(seen.t).mean(axis=1), np.abs(replicated).mean(axis=1)
+    return np.abs(seen.t).sum(axis=1), np.abs(replicated).sum(axis=1)
+
+
+def _spread(measured: Float[np.ndarray, " draw"], expected: Float[np.ndarray, " draw"]) -> _Test:
+    """Mean of abs(t) over that of replicated runs, and the two-sided posterior predictive p value."""
     draws = len(measured)
     larger = (1 + np.sum(expected >= measured)) / (draws + 1)
     smaller = (1 + np.sum(expected <= measured)) / (draws + 1)
@@ -167,13 +205,13 @@ def _of_largest(z: np.ndarray) -> np.ndarray:
 
 
 def _absorbed(seen: Observed) -> tuple[np.ndarray, np.ndarray]:
-    """g (run,) and H (run, run)."""
+    """g (run,), and (draw, run) sqrt(f) times the log surface in units of the noise, of which H is the covariance."""
     if np.isinf(seen.nu).all():
         f, slope = 1.0, seen.t
     else:
         f, slope = np.mean((seen.nu + 1) / (seen.nu + 3)), (seen.nu + 1) * seen.t / (seen.nu + seen.t**2)
     surface = seen.t * seen.scale / seen.scale.mean(axis=0)  # but for a constant and its sign
-    return slope.mean(axis=0) / np.sqrt(f), f * np.atleast_2d(np.cov(surface, rowvar=False))
+    return slope.mean(axis=0) / np.sqrt(f), np.sqrt(f) * surface
 
 
 def _trends(g: np.ndarray, H: np.ndarray, columns: Designs) -> Iterator[_Test]:
@@ -193,20 +231,38 @@ def _trends(g: np.ndarray, H: np.ndarray, columns: Designs) -> Iterator[_Test]:
 def _trends_of_spread(
     z: np.ndarray, H: np.ndarray, columns: Designs, random: np.random.Generator
 ) -> Iterator[_Test]:
-    """F of the sizes w of the residuals on every column, against those of simulated residuals."""
-    share, axes = np.linalg.eigh(np.eye(len(z)) - H)
-    root = axes * np.sqrt(np.clip(share, 0.0, 1.0))
-    simulated = random.standard_normal((SIMULATIONS, len(z))) @ root.T
-    w = _sizes(np.vstack([z, simulated / np.sqrt(np.maximum(np.sum(root**2, axis=1), 1e-6))]))
-    w = w - w.mean(axis=1, keepdims=True)
-    for name, X in columns.items():
+    """F of the sizes w of the residuals on every column, against those of simulated residuals. Uses up H."""
+    explained, total = (np.concatenate(parts) for parts in zip(*_sums(z, H, columns, random), strict=True))
+    for (name, X), of_column in zip(columns.items(), explained.T, strict=True):
         rank, left = X.shape[1], len(z) - X.shape[1] - 1
         if rank == 0 or left < LEAST_LEFT:
             continue
-        explained = np.sum((w @ X) ** 2, axis=1)
-        F = (explained / rank) / ((np.sum(w**2, axis=1) - explained) / left)
+        F = (of_column / rank) / ((total - of_column) / left)
         p = (1 + np.sum(F[1:] >= F[0])) / (1 + SIMULATIONS)
         yield _Test("trend of spread", name, float(F[0]), float(p))
+
+
+def _sums(
+    z: np.ndarray, H: np.ndarray, columns: Designs, random: np.random.Generator
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Squares of w that each column explains (row, column) and of all w (row,): those of z, then of simulated
+    residuals, some at a time."""
+
+    def of(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        w = _sizes(rows)
+        w -= w.mean(axis=1, keepdims=True)
+        explained = [np.sum((w @ X) ** 2, axis=1) for X in columns.values()]
+        return np.stack(explained, axis=1), np.sum(w**2, axis=1)
+
+    yield of(z[None])
+    # the few directions that the law's fit absorbs
+    absorbed, V = linalg.eigh(H.T, overwrite_a=True, subset_by_value=(SMALLEST_ABSORBED, np.inf))
+    kept = np.sqrt(1 - np.minimum(absorbed, 1.0))
+    sd = np.sqrt(np.maximum(1 - V**2 @ (1 - kept**2), 1e-6))
+    for start in range(0, SIMULATIONS, RUNS_AT_ONCE):
+        some = random.standard_normal((min(RUNS_AT_ONCE, SIMULATIONS - start), len(z)))
+        some -= ((some @ V) * (1 - kept)) @ V.T
+        yield of(some / sd)
 
 
 def _sizes(z: np.ndarray) -> np.ndarray:

@@ -36,6 +36,7 @@ from m3bayes.evaluation.candidates import counts
 from m3bayes.evaluation.scores import Predictive, predictive
 from m3bayes.evaluation.splits import Split, splits
 from m3bayes.inference.many import fit_many
+from m3bayes.inference.pooled import refuse_pooled
 from m3bayes.inference.posterior import Posterior
 from m3bayes.laws.departing import SCALE, Edges, departing, departs, edges_of, reach
 from m3bayes.laws.law import RECIPE_COLUMNS
@@ -73,11 +74,13 @@ def discrepancy(
     DISCREPANCY says how large departures are; where no rollout is possible, or none can be fitted, they are as
     large as the prior has them (median .04, 90 % between .01 and .15), and it says so.
 
-    Raises M3BayesError where the posterior has a departure already or ``scale`` is no positive number,
-    RunTableError for rollouts that do not fit the runs.
+    Raises M3BayesError where the posterior has a departure already or ``scale`` is no positive number, FitError
+    for a posterior of a pooled fit without ``scale``, RunTableError for rollouts that do not fit the runs.
     """
     if departs(post.law):
         raise M3BayesError("the posterior has a discrepancy already; give the one it was made from")
+    if scale is None:
+        refuse_pooled(post, "its runs alone cannot say how far the law fails; give scale, as .04")
     if scale is not None and not 0 < scale < np.inf:
         raise M3BayesError(f"scale is {scale}; give a standard deviation of log loss above 0, as .04")
     law = departing(post.law, _edges(post.runs))

@@ -31,6 +31,7 @@ from m3bayes.inference.coordinates import PRIOR_DRAWS, sample_prior
 from m3bayes.inference.data import log_at_reference
 from m3bayes.inference.fit import fit
 from m3bayes.inference.model import site_priors
+from m3bayes.inference.pooled import refuse_pooled
 from m3bayes.inference.posterior import Posterior
 
 POWERS = (0.99, 1.01)
@@ -71,8 +72,9 @@ def sensitivity(
     ``quantities``  {name: f}: f takes {coefficient: (draw,)} in the table's units and gives (draw,)
     ``leave_out``   a column: the law is fitted again without the runs of each of its values in turn, with the
                     same prior and ``draws`` a chain (default: as many as before). Takes a fit a value.
-    Raises RunTableError where the table has no such column.
+    Raises RunTableError where the table has no such column, FitError for a posterior of a pooled fit.
     """
+    refuse_pooled(post, "its prior is not that of the law")
     quantities = {} if quantities is None else quantities
     followed = _followed(post, quantities)
     table = _power_scaling(post, followed)

@@ -301,7 +301,7 @@ def _stacked(trees: Sequence[Any], size: int) -> Any:
 @lru_cache(maxsize=32)
 def _programs(law: Law, noise: Noise, n_groups: int, warmup: int, devices: tuple[Device, ...]) -> _Programs:
     space = coordinates(law, noise, n_groups)
-    one_chain = kernel(law, noise, n_groups, warmup)
+    one_chain = kernel(space, warmup)
     mesh = Mesh(np.array(devices), ("table",))
     part, whole = PartitionSpec("table"), PartitionSpec()
 

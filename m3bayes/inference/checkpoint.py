@@ -13,7 +13,8 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,27 @@ from m3bayes.files import is_special, seal, unseal, write_bytes, write_text
 
 Folder = str | os.PathLike[str]
 Arrays = dict[str, np.ndarray]
+# the folders that this thread holds: who holds one to remove it after a fit lets the fit hold it too
+_HELD: ContextVar[frozenset[Path]] = ContextVar("_HELD", default=frozenset())
 
 
 @contextlib.contextmanager
 def held(folder: Folder) -> Iterator[None]:
-    """Keep ``folder``, made where it is missing, from other processes that hold it too; it goes if it stays empty.
+    """Keep ``folder``, made where it is missing, from other fits that hold it too; it goes if it stays empty.
 
-    Two fits in one folder would take each other's chains for their own. A kill lets go. Raises FitError where
-    another process holds it, or it cannot be made.
+    Two fits in one folder would take each other's chains for their own, in one process as in two. A kill lets go.
+    Where a file system has no locks, nothing keeps them apart. Raises FitError where another fit holds the
+    folder, or it cannot be made.
     """
     _make(folder)
+    place = Path(folder).resolve()
+    if place in _HELD.get():
+        yield
+        return
     with contextlib.ExitStack() as stack:
         if os.name == "posix":
             stack.callback(os.close, _locked(folder))
+        stack.callback(_HELD.reset, _HELD.set(_HELD.get() | {place}))
         try:
             yield
         finally:
@@ -109,10 +118,20 @@ def read_chain(folder: Folder, chain: int) -> Arrays | None:
     return _read(folder, chain)[0]
 
 
-def read_chains(folder: Folder, chains: int) -> tuple[list[Arrays | None], tuple[Note, ...]]:
-    """:func:`read_chain` of each of ``chains`` chains, and a note CHECKPOINT_DAMAGED where one is damaged."""
-    read = [_read(folder, chain) for chain in range(chains)]
-    return [arrays for arrays, _ in read], tuple(note for _, note in read if note is not None)
+def read_chains(
+    folder: Folder, chains: int, right: Callable[[int, Arrays], bool] = lambda chain, arrays: True
+) -> tuple[list[Arrays | None], tuple[Note, ...]]:
+    """:func:`read_chain` of each of ``chains`` chains, and a note CHECKPOINT_DAMAGED where one is damaged, or its
+    arrays are not ``right``."""
+    found: list[Arrays | None] = []
+    notes = []
+    for chain in range(chains):
+        arrays, note = _read(folder, chain)
+        if arrays is not None and not right(chain, arrays):
+            arrays, note = None, _damaged(chain, _chain(folder, chain))
+        found.append(arrays)
+        notes += [] if note is None else [note]
+    return found, tuple(notes)
 
 
 def remove(folder: Folder) -> None:
@@ -131,14 +150,21 @@ def _locked(folder: Folder) -> int:
     """A descriptor of the folder, which holds its lock until it is closed."""
     import fcntl
 
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise FitError(
+            f"the checkpoint folder {folder} cannot be read: {error.strerror}; give another"
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         raise FitError(
-            f"another process is fitting in {folder}; wait for it, stop it, or give another file"
+            f"another fit is going on in {folder}; wait for it, stop it, or give another"
         ) from None
+    except OSError:  # some file systems of clusters have no locks
+        pass
     return descriptor
 
 

@@ -136,8 +136,13 @@ def scale_names(law: Law) -> tuple[str, ...]:
     return tuple(name for name in law.names if name in probe)
 
 
-def log_shapes(law: Law, sites: Mapping[str, ArrayLike], arrays: Mapping) -> dict[str, Array]:
-    """{scale: (run,)} log of each term's shape at each run, -inf where the term is absent."""
+def log_shapes(
+    law: Law, sites: Mapping[str, ArrayLike], arrays: Mapping, wanted: Sequence[str] | None = None
+) -> dict[str, Array]:
+    """{scale: (run,)} log of the shape of each term at each run, -inf where the term is absent.
+
+    ``wanted`` are the scales whose terms are looked at, all of the law's by default.
+    """
     assert law.log_shapes is not None
     scales = scale_names(law)
     # shapes are of canonical coefficients, and one that is no scale can have a reference too
@@ -149,7 +154,7 @@ def log_shapes(law: Law, sites: Mapping[str, ArrayLike], arrays: Mapping) -> dic
     found = jax.vmap(law.log_shapes, in_axes=(None, 0), axis_size=arrays["y"].size)(
         {**sites, **free}, arrays["x"]
     )
-    return {name: found[name] for name in scales}
+    return {name: found[name] for name in (scales if wanted is None else wanted)}
 
 
 class _Term(NamedTuple):
@@ -167,7 +172,9 @@ class _Term(NamedTuple):
 
 # Terms are kept apart, and not stacked into one array: the compiler then makes a few loops over the runs of
 # all that is done with them, which takes half the time.
-def _terms(law: Law, sites: Mapping[str, ArrayLike], arrays: Mapping) -> dict[str, _Term]:
+def _terms(
+    law: Law, sites: Mapping[str, ArrayLike], arrays: Mapping, wanted: Sequence[str] | None
+) -> dict[str, _Term]:
     counted = arrays["weight"] > 0
     runs = counted.sum()
 
@@ -190,7 +197,7 @@ def _terms(law: Law, sites: Mapping[str, ArrayLike], arrays: Mapping) -> dict[st
         leverage = jnp.where(varies, jnp.log(jnp.where(varies, square, 1.0)) / 2, 0.0)
         return _Term(jnp.where(present, log_shape - mean, -jnp.inf), at_reference - mean, leverage)
 
-    return {name: term(name, shape) for name, shape in log_shapes(law, sites, arrays).items()}
+    return {name: term(name, shape) for name, shape in log_shapes(law, sites, arrays, wanted).items()}
 
 
 def _mean_over_runs(values: Array, arrays: Mapping) -> Array:
@@ -206,10 +213,14 @@ def _log_of_sum(logs: Sequence[Array]) -> Array:
 
 
 def scales_from_profile(
-    law: Law, profile: Array, sites: Mapping[str, ArrayLike], arrays: Mapping
+    law: Law,
+    profile: Array,
+    sites: Mapping[str, ArrayLike],
+    arrays: Mapping,
+    wanted: Sequence[str] | None = None,
 ) -> tuple[Sites, Array]:
-    """The scales at profile coordinates and the other sites, and the log surface (run,) that they give."""
-    terms = _terms(law, sites, arrays)
+    """The scales at profile coordinates and the other sites, and the log surface (run,) of their terms."""
+    terms = _terms(law, sites, arrays, wanted)
     # logs of the terms at their means, the first being 1, and of the sum of those already there
     logs, before = [jnp.zeros(())], jnp.zeros(())
     for term, coordinate in zip(list(terms.values())[1:], profile[1:], strict=True):
@@ -225,9 +236,11 @@ def scales_from_profile(
     return scales, level + shape
 
 
-def profile_from_scales(law: Law, sites: Mapping[str, ArrayLike], arrays: Mapping) -> Array:
-    """The profile coordinates of the scales among ``sites``."""
-    terms = _terms(law, sites, arrays)
+def profile_from_scales(
+    law: Law, sites: Mapping[str, ArrayLike], arrays: Mapping, wanted: Sequence[str] | None = None
+) -> Array:
+    """The profile coordinates of the scales among ``sites``; inverse of :func:`scales_from_profile`."""
+    terms = _terms(law, sites, arrays, wanted)
     logs = [jnp.log(sites[name]) - term.offset for name, term in terms.items()]
     surface = _log_of_sum([log + term.centred for log, term in zip(logs, terms.values(), strict=True)])
     odds = [logs[j] - _log_of_sum(logs[:j]) + term.leverage for j, term in enumerate(terms.values()) if j > 0]

@@ -19,10 +19,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from m3bayes.errors import FitError, LawError, M3BayesError, RunTableError
+from m3bayes.errors import LawError, M3BayesError, RunTableError
 from m3bayes.inference.noise import Noise
+from m3bayes.laws.atlas import sources_of, tokens_of, unique_tokens_of
 from m3bayes.laws.law import Law
 from m3bayes.runs import Runs
+from m3bayes.table_cells import as_number, show
+from m3bayes.table_checks import TOKENS_TOLERANCE, VARIABLES, Place, refuse
 from m3bayes.table_file import first_line
 
 DECIMALS = 9
@@ -118,6 +121,7 @@ def canonical(runs: Runs, law: Law, noise: Noise, constants: Mapping[str, float]
             "tokens": _geometric_mean(runs["target_tokens"]),
             "loss": float(np.median(runs["loss"])) if constants is None else constants["L"],
         }
+    _check_columns(runs, law)
     blank = np.full(len(runs), np.nan)
     x = {
         name: _in_units(name, np.asarray(runs.columns.get(name, blank), float), scale) for name in law.columns
@@ -145,7 +149,9 @@ def canonical(runs: Runs, law: Law, noise: Noise, constants: Mapping[str, float]
         "group": pad(group),
     }
     if constants is None:
-        arrays["reference"] = _references(law, {name: values[order] for name, values in x.items()})
+        arrays["reference"] = _references(
+            runs, law, {name: values[order] for name, values in x.items()}, order
+        )
     else:
         arrays["reference"] = {
             name: round(float(np.log(constants[name] / _unit(law, name, scale))), DECIMALS)
@@ -223,17 +229,72 @@ def _groups(runs: Runs, noise: Noise) -> tuple[tuple[str, ...], np.ndarray]:
     return tuple(str(n) for n in names), index.astype(int)
 
 
-def _references(law: Law, x: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Mean log of each reference quantity the law uses, 0 where no run has it."""
+def _check_columns(runs: Runs, law: Law) -> None:
+    """RunTableError for the first cell of the law's own columns that is text, blank, infinite, or tokens below 0."""
+
+    def place(row: int, column: str) -> str:
+        return f"{runs.name}: {runs.names[row]}, column {column}"
+
+    for name in _own_columns(law):
+        cells = runs[name]
+        values = np.array([as_number(cell) for cell in cells])
+        tokens = name.endswith(("params", "tokens"))
+        expected = f"a finite number{' of 0 or more' * tokens}, since law {law.name} reads it"
+        refuse(~np.isfinite(values) | (tokens & (values < 0)), cells, name, expected, place, RunTableError)
+    if law.options.get("sources"):
+        _check_sources(runs, law, place)
+
+
+def _check_sources(runs: Runs, law: Law, place: Place) -> None:
+    """RunTableError where the named sources have more tokens than were seen of source text, or none that differ."""
+    named = {source: np.asarray(runs[tokens_of(source)], float) for source in sources_of(law)}
+    for source, seen in named.items():
+        column = unique_tokens_of(source)
+        unique = np.asarray(runs[column], float)
+        expected = f"a number above 0, since {tokens_of(source)} is"
+        refuse((seen > 0) & (unique == 0), unique, column, expected, place, RunTableError)
+    total = np.sum(list(named.values()), axis=0)
+    refuse(
+        total > runs.source_tokens * (1 + TOKENS_TOLERANCE),
+        total,
+        " + ".join(map(tokens_of, named)),
+        lambda row: (
+            f"at most the source tokens seen, epochs * target_tokens * (1 / target_ratio - 1) = "
+            f"{runs.source_tokens[row]:.6g}"
+        ),
+        place,
+        RunTableError,
+    )
+
+
+def _own_columns(law: Law) -> list[str]:
+    """Columns that the law reads and other laws need not have; those were checked when the table was read."""
+    return [name for name in law.columns if name not in VARIABLES]
+
+
+def _references(
+    runs: Runs, law: Law, x: Mapping[str, np.ndarray], order: Int[np.ndarray, " run"]
+) -> dict[str, float]:
+    """Mean log of each reference quantity the law uses, 0 where no run has it; ``x`` are canonical rows."""
     with jax.enable_x64(True):
         values = {name: np.asarray(logs) for name, logs in _log_values(law)(dict(x)).items()}
     result = {}
     for name, logs in values.items():
         finite = logs[~np.isnan(logs)]
         if np.isinf(finite).any():
-            raise FitError(f"reference quantity {name!r} of law {law.name} is not finite for some run")
+            _refuse_reference(runs, law, name, int(order[np.isinf(logs)].min()))
         result[name] = round(float(finite.mean()), DECIMALS) if finite.size else 0.0
     return result
+
+
+def _refuse_reference(runs: Runs, law: Law, name: str, row: int) -> None:
+    """RunTableError naming the cells of the law's own columns in a row where a reference quantity is not finite."""
+    columns = _own_columns(law) or list(law.columns)
+    given = ", ".join(f"{column} {show(runs[column][row])}" for column in columns)
+    raise RunTableError(
+        f"{runs.name}: {runs.names[row]}: {given}, expected values at which {name}, which law {law.name} is scaled at, "
+        "is above 0 and finite"
+    )
 
 
 @lru_cache(maxsize=32)

@@ -14,10 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from m3bayes.inference.coordinates import coordinates
-from m3bayes.inference.noise import Noise
+from m3bayes.inference.coordinates import Coordinates
 from m3bayes.inference.threads import as_caller
-from m3bayes.laws.law import Law
 
 # points a call, and fewest worth a thread of their own
 MOST, FEWEST = 256, 128
@@ -29,9 +27,9 @@ Points = Float[np.ndarray, "point dim"]
 Evaluate = Callable[[Points], tuple[Float[np.ndarray, " point"], Points]]
 
 
-def evaluator(law: Law, noise: Noise, n_groups: int, arrays: Mapping) -> Evaluate:
+def evaluator(space: Coordinates, arrays: Mapping) -> Evaluate:
     """q (point, dim) -> potential (point,), inf where there is no density, and its gradient (point, dim)."""
-    compiled = _compiled(law, noise, n_groups)
+    compiled = _compiled(space)
     with jax.enable_x64(True):
         data = jax.tree.map(jnp.asarray, dict(arrays))
     cores = os.cpu_count() or 1
@@ -55,9 +53,7 @@ def evaluator(law: Law, noise: Noise, n_groups: int, arrays: Mapping) -> Evaluat
 
 
 @lru_cache(maxsize=32)
-def _compiled(law: Law, noise: Noise, n_groups: int):
-    space = coordinates(law, noise, n_groups)
-
+def _compiled(space: Coordinates):
     @partial(jax.jit, compiler_options=PLAIN_SUMS)
     def evaluate(points, count, arrays):
         def body(i, found):

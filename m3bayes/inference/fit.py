@@ -5,11 +5,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +25,21 @@ from m3bayes.inference.gate import Gate, judge, unidentified
 from m3bayes.inference.identifiability import check_enough_runs, identifiability_notes
 from m3bayes.inference.mode import Mode, find_mode
 from m3bayes.inference.noise import Noise, student_t
+from m3bayes.inference.not_finite import where_not_finite
 from m3bayes.inference.posterior import Posterior
 from m3bayes.inference.progress import bar
 from m3bayes.inference.reading import Drawn, read_chains
-from m3bayes.inference.sampler import Chain, ChainStore, Frame, frame_at, frame_of, prepare, sample
+from m3bayes.inference.sampler import Chain, ChainStore, Frame, frame_at, frame_of, is_chain, prepare, sample
 from m3bayes.inference.threads import as_caller
 from m3bayes.laws.law import Law
 from m3bayes.laws.m3 import m3
 from m3bayes.runs import Runs
+
+if TYPE_CHECKING:
+    from m3bayes.inference.pooled import Pooled
+    from m3bayes.inference.pooled_model import Pooling
+
+Allow = Literal["passed", "flagged"]
 
 # posteriors of this many coordinates are close to normal in the frame of their mode, so that less care will do
 SMALL = 8
@@ -49,65 +57,129 @@ class Attempt:
     draws: int
 
 
+@overload
 def fit(
     runs: Runs,
     law: Law | None = None,
     *,
+    pool: None = None,
+    pooling: None = None,
     noise: Noise | None = None,
     seed: int = 0,
     chains: int = 4,
     warmup: int | None = None,
     draws: int = 1000,
-    allow: Literal["passed", "flagged"] = "passed",
+    allow: Allow = "passed",
     checkpoint: Path | str | None = None,
     resume: bool = False,
     progress: bool | None = None,
     constants: Mapping[str, float] | None = None,
-) -> Posterior:
+) -> Posterior: ...
+
+
+@overload
+def fit(
+    runs: Runs,
+    law: Law | None = None,
+    *,
+    pool: str,
+    pooling: Mapping[str, Pooling] | None = None,
+    noise: Noise | None = None,
+    seed: int = 0,
+    chains: int = 4,
+    warmup: int | None = None,
+    draws: int = 1000,
+    allow: Allow = "passed",
+    progress: bool | None = None,
+    constants: Mapping[str, float] | None = None,
+) -> Pooled: ...
+
+
+def fit(
+    runs: Runs,
+    law: Law | None = None,
+    *,
+    pool: str | None = None,
+    pooling: Mapping[str, Pooling] | None = None,
+    noise: Noise | None = None,
+    seed: int = 0,
+    chains: int = 4,
+    warmup: int | None = None,
+    draws: int = 1000,
+    allow: Allow = "passed",
+    checkpoint: Path | str | None = None,
+    resume: bool = False,
+    progress: bool | None = None,
+    constants: Mapping[str, float] | None = None,
+) -> Posterior | Pooled:
     """The posterior of a law's coefficients given runs.
 
     ``law``         default M3; ``noise`` default Student-t on log loss
+    ``pool``        a column whose values (languages, say) are groups with coefficients of their own, all fitted
+                    together; gives a :class:`m3bayes.Pooled`. ``pooling`` {coefficient: "shared", "partial" or
+                    "free"} changes how: what repetition does is shared, the rest partial, unless it says otherwise
     ``warmup``      transitions a chain before draws are kept; default 200 for up to 8 coordinates, else 800
     ``draws``       draws a chain. Where the gate is not passed, up to two further attempts are made, with
                     smaller steps, 2 and 4 times the draws, in the frame of the draws before; the note
                     ESCALATED says so.
     ``allow``       "passed" raises NotConvergedError unless the gate is passed, "flagged" returns anyway
     ``checkpoint``  a folder that keeps the chains while they run; with ``resume`` chains go on from there
-                    and give the draws of an uninterrupted run, bit for bit. The folder stays: remove it with
-                    ``m3bayes.inference.checkpoint.remove`` once the posterior is saved
+                    and give the draws of an uninterrupted run, bit for bit. Ctrl-C ends the chains with the 250
+                    transitions they are in, which are kept. No other fit can use the folder meanwhile. It
+                    stays: remove it with ``m3bayes.inference.checkpoint.remove`` once the posterior is saved
     ``progress``    show a bar; None shows it on a terminal
     ``constants``   reference quantities of the priors, as in ``Posterior.constants``; None takes them from the
                     runs. Refits of part of a table pass those of the whole, so that the prior stays the same.
 
     The same seed gives the same draws whatever the number of threads, the order of the rows and the units
-    of N and U. Raises RunTableError (columns missing, too few runs), FitError (nothing to start from, or a
-    checkpoint of another fit) and NotConvergedError, which carries the flagged posterior.
+    of N and U. Raises RunTableError (columns missing, too few runs), LawError (no finite losses), FitError
+    (nothing to start from, or a checkpoint of another fit, or one that another fit is using) and
+    NotConvergedError, which carries the flagged posterior.
     """
     law = m3() if law is None else law
     noise = student_t() if noise is None else noise
     check_settings(seed, chains, warmup, draws)
+    if pool is not None:
+        if checkpoint is not None:
+            raise FitError("a pooled fit keeps no checkpoint: leave out checkpoint, or pool")
+        from m3bayes.inference.pooling import fit_pooled
+
+        return fit_pooled(
+            runs, law, pool, pooling=pooling, noise=noise, seed=seed, chains=chains, warmup=warmup, draws=draws,
+            flagged=allow == "flagged", progress=progress, constants=constants,
+        )  # fmt: skip
+    if pooling is not None:
+        raise FitError(
+            'pooling is given without pool; give the column that the groups are in, as pool="language"'
+        )
     check_enough_runs(runs, law)
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), nullcontext() if checkpoint is None else checkpoints.held(checkpoint):
         table = canonical(runs, law, noise, constants)
+        space = coordinates(law, noise, len(table.groups))
         attempts = attempts_of(law, noise, len(table.groups), warmup, draws)
         warmup = attempts[0].warmup
-        with ThreadPoolExecutor(1) as pool:  # compilation takes a while: the sampler's beside the mode's
-            prepared = pool.submit(as_caller(prepare), law, noise, len(table.groups), table.arrays, warmup)
-            mode = find_mode(law, noise, len(table.groups), table.arrays, random_of(seed, "mode"))
+        with ThreadPoolExecutor(1) as beside:  # compilation takes a while: the sampler's beside the mode's
+            prepared = beside.submit(as_caller(prepare), space, table.arrays, warmup)
+            mode = _mode(runs, law, noise, table, seed)
             prepared.result()
         settings = {"seed": seed, "chains": chains, "warmup": warmup, "draws": draws}
         identity = _identity(runs, law, noise, settings, table.constants(law))
 
         frame, starts, multimodal = first_starts(mode, chains, seed)
         notes = [*runs.notes, *identifiability_notes(runs, law), *multimodal]
-        kept, damaged = _kept_chains(checkpoint, resume, identity, chains * len(attempts))
+
+        def right(chain: int, arrays: Mapping[str, np.ndarray]) -> bool:
+            attempt = attempts[chain // chains]
+            return is_chain(space, arrays, attempt.warmup, attempt.draws)
+
+        kept, damaged = _kept_chains(checkpoint, resume, identity, chains * len(attempts), right)
         notes += damaged
         for number, attempt in enumerate(attempts, start=1):
             store = None if checkpoint is None else _store(checkpoint, kept, (number - 1) * chains)
             label = "sampling" if number == 1 else f"sampling, attempt {number}"
             with bar(label, chains * (attempt.warmup + attempt.draws), progress) as report:
                 ran = sample(
-                    law, noise, len(table.groups), table.arrays, frame, starts,
+                    space, table.arrays, frame, starts,
                     list(jax.random.wrap_key_data(jnp.asarray(key_words_of(seed, number, chains)))),
                     warmup=attempt.warmup, draws=attempt.draws, target_accept=attempt.target_accept,
                     report=report, store=store,
@@ -125,6 +197,13 @@ def fit(
             result,
         )
     return result
+
+
+def _mode(runs: Runs, law: Law, noise: Noise, table: Canonical, seed: int) -> Mode:
+    try:
+        return find_mode(law, noise, len(table.groups), table.arrays, random_of(seed, "mode"))
+    except FitError as error:
+        raise (where_not_finite(law, table, runs, random_of(seed, "mode")) or error) from None
 
 
 def check_settings(seed: int, chains: int, warmup: int | None, draws: int) -> None:
@@ -180,7 +259,7 @@ def posterior_of(
     """The posterior of the last ``attempt`` made, the ``number``-th, with the gate's notes added to ``notes``."""
     notes = list(notes)
     if number > 1:
-        notes.append(_escalated(number, attempt, gate))
+        notes.append(escalated(number, attempt, gate))
     named = {name for note in notes if note.code == "UNIDENTIFIED" for name in note.about}
     unseen = unidentified(drawn.on_real_line(), prior_on_real_line(law))
     notes += [*gate.notes, *(note for note in unseen if note.about[0] not in named)]
@@ -197,7 +276,7 @@ def posterior_of(
             "final_draws": attempt.draws,
             "target_accept": attempt.target_accept,
         },
-        versions=_versions(),
+        versions=versions(),
         draws=drawn.in_table_units(law, table),
         sample_stats=drawn.statistics,
         log_likelihood=drawn.likelihood_by_row(table),
@@ -227,19 +306,19 @@ def _identity(runs: Runs, law: Law, noise: Noise, settings, constants) -> dict[s
         "table": runs.fingerprint(),
         "settings": dict(settings),
         "constants": dict(constants),
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 
 @lru_cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     return {name: version(name) for name in PACKAGES}
 
 
-def _kept_chains(folder, resume: bool, identity, count: int):
+def _kept_chains(folder, resume: bool, identity, count: int, right):
     """What a checkpoint holds of each chain of each attempt, and notes; FitError where it is of another fit."""
     if folder is not None and resume and checkpoints.check_header(folder, identity):
-        return checkpoints.read_chains(folder, count)
+        return checkpoints.read_chains(folder, count, right)
     if folder is not None:
         checkpoints.write_header(folder, identity)
     return [None] * count, ()
@@ -273,7 +352,7 @@ def _multimodal(mode: Mode, count: int) -> Note:
     )
 
 
-def _escalated(number: int, attempt: Attempt, gate: Gate) -> Note:
+def escalated(number: int, attempt: Attempt, gate: Gate) -> Note:
     outcome = "passed the gate" if gate.passed else "did not pass the gate either"
     return Note(
         "ESCALATED",

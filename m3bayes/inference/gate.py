@@ -5,6 +5,7 @@ A verdict is never silent: what is not met is a note that says which quantity, h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,7 +27,8 @@ Draws = Mapping[str, Float[np.ndarray, "chain draw"]]
 
 @dataclass(frozen=True)
 class Gate:
-    """Worst values over the quantities judged, and notes for what is not met."""
+    """Worst values over the quantities judged, and notes for what is not met; ``e_bfmi`` is NaN where a chain
+    never moved."""
 
     r_hat: float
     ess_bulk: float
@@ -52,7 +54,10 @@ def judge(draws: Draws, statistics: Mapping[str, np.ndarray]) -> Gate:
     r_hats, bulks, tails = r_hat(stacked), bulk_ess(stacked), tail_ess(stacked)
     divergent = float(np.mean(statistics["diverging"]))
     energy = np.asarray(statistics["energy"])
-    e_bfmi = float(np.min(np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)))
+    moves = (np.ptp(energy, axis=1) > 0) & (np.ptp(statistics["lp"], axis=1) > 0)
+    e_bfmi = math.nan
+    if moves.all():
+        e_bfmi = float(np.min(np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)))
 
     notes = []
     if not r_hats.max() <= LARGEST_R_HAT:  # also where it is NaN
@@ -84,7 +89,17 @@ def judge(draws: Draws, statistics: Mapping[str, np.ndarray]) -> Gate:
                 f"most {LARGEST_DIVERGENT_SHARE:.1%} is tolerated): some region is not explored",
             )
         )
-    if not e_bfmi >= SMALLEST_E_BFMI:
+    if not moves.all():
+        still = tuple(f"chain {chain}" for chain in np.flatnonzero(~moves))
+        notes.append(
+            Note(
+                "E_BFMI",
+                f"{', '.join(still)} never moved: all its draws are the same, and E-BFMI cannot be told; sample longer "
+                "or with another seed, and if it stays so see whether the law's gradient is finite",
+                still,
+            )
+        )
+    elif not e_bfmi >= SMALLEST_E_BFMI:
         notes.append(
             Note(
                 "E_BFMI",

@@ -57,7 +57,7 @@ def find_mode(law: Law, noise: Noise, n_groups: int, arrays: Mapping, random: np
 
     Raises FitError where no start has a finite posterior density.
     """
-    evaluate = evaluator(law, noise, n_groups, arrays)
+    evaluate = evaluator(coordinates(law, noise, n_groups), arrays)
     starts = np.asarray(projected(law, noise, n_groups)(prior_starts(law, random), dict(arrays)))
     values, _ = evaluate(starts)
     return best_first(law, *newton(evaluate, starts[np.argsort(values, kind="stable")[:POLISHED]]))

@@ -8,8 +8,10 @@ thread over the same compiled function, and each chain's draws depend on its key
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Event
 from typing import NamedTuple
 
 import jax
@@ -20,13 +22,13 @@ from jaxtyping import Float
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo
 
-from m3bayes.inference.coordinates import coordinates
+from m3bayes.inference.coordinates import Coordinates
 from m3bayes.inference.evaluation import PLAIN_SUMS, Evaluate, evaluator
-from m3bayes.inference.noise import Noise
 from m3bayes.inference.threads import one_a_thread
-from m3bayes.laws.law import Law
 
 CHUNK = 250
+# beyond so many coordinates warm-up adapts their scales only: it has too few transitions to tell a whole matrix
+DENSE = 40
 STATISTICS = ("lp", "energy", "diverging", "acceptance_rate", "n_steps", "step_size")
 
 
@@ -69,9 +71,7 @@ def frame_of(qs: Float[np.ndarray, "draw dim"]) -> Frame:
 
 
 def sample(
-    law: Law,
-    noise: Noise,
-    n_groups: int,
+    space: Coordinates,
     arrays: Mapping,
     frame: Frame,
     starts: Float[np.ndarray, "chain dim"],
@@ -86,27 +86,51 @@ def sample(
     """Run one chain from each of ``starts`` (in q).
 
     ``report(chain, transitions done, divergences after warm-up)`` is called after every chunk, from the
-    chain's thread. With ``store``, a chain goes on from where it was last written.
+    chain's thread. With ``store``, a chain goes on from where it was last written. On Ctrl-C, and where one chain
+    raises, the others end with the chunk they are in.
     """
-    compiled = _kernel(law, noise, n_groups, warmup)
-    inside = _inside(evaluator(law, noise, n_groups, arrays), starts, frame)
+    stopped = Event()
+    compiled = _kernel(space, warmup)
+    inside = _inside(evaluator(space, arrays), starts, frame)
 
     def run(chain: int) -> Chain:
         start = ParamInfo(*(part[chain] for part in inside))
         return _run_chain(
             compiled, dict(arrays), frame, start, keys[chain], target_accept,
             warmup, draws, lambda done, bad: report(chain, done, bad),
-            None if store is None else _ChainSlot(store, chain),
+            None if store is None else _ChainSlot(store, chain), stopped,
         )  # fmt: skip
 
-    return one_a_thread(run, range(len(keys)))
+    return one_a_thread(run, range(len(keys)), stopped)
 
 
-def prepare(law: Law, noise: Noise, n_groups: int, arrays: Mapping, warmup: int) -> None:
+def is_chain(space: Coordinates, saved: Mapping[str, np.ndarray], warmup: int, draws: int) -> bool:
+    """Whether ``saved`` has the arrays that a chain of this length writes, of their shapes and kinds."""
+    dim = space.dim
+    start = ParamInfo(np.zeros(dim), np.zeros(()), np.zeros(dim))
+    with jax.enable_x64(True):
+        begin = _kernel(space, warmup).begin
+        state = jax.tree.leaves(jax.eval_shape(begin, start, jax.random.key(0), 0.9))
+        keys = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+    done = saved.get("done", np.zeros(()))
+    if done.shape or done.dtype.kind != "i" or not 0 < done <= warmup + draws:
+        return False
+    kept = max(int(done) - warmup, 0)
+    expected = {f"state{i}": keys if _is_key(leaf) else leaf for i, leaf in enumerate(state)}
+    expected |= {
+        "done": done,
+        "q": np.empty((kept, dim)),
+        "statistics": np.empty((kept, len(STATISTICS))),
+    }
+    return saved.keys() == expected.keys() and all(
+        saved[name].shape == like.shape and saved[name].dtype == like.dtype for name, like in expected.items()
+    )
+
+
+def prepare(space: Coordinates, arrays: Mapping, warmup: int) -> None:
     """Compile what :func:`sample` needs, by a call that makes no transition; for a thread of its own."""
     with jax.enable_x64(True):
-        compiled = _kernel(law, noise, n_groups, warmup)
-        dim = coordinates(law, noise, n_groups).dim
+        compiled, dim = _kernel(space, warmup), space.dim
         frame = Frame(np.zeros(dim), np.eye(dim))
         start = ParamInfo(np.zeros(dim), np.zeros(()), np.zeros(dim))
         state = compiled.begin(start, jax.random.key(0), 0.9)
@@ -140,14 +164,14 @@ class Kernel(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def _kernel(law: Law, noise: Noise, n_groups: int, warmup: int) -> Kernel:
-    begin, advance = kernel(law, noise, n_groups, warmup)
+def _kernel(space: Coordinates, warmup: int) -> Kernel:
+    begin, advance = kernel(space, warmup)
     return Kernel(jax.jit(begin), jax.jit(advance, compiler_options=PLAIN_SUMS))
 
 
-def kernel(law: Law, noise: Noise, n_groups: int, warmup: int) -> Kernel:
+def kernel(space: Coordinates, warmup: int) -> Kernel:
     """The transitions of one chain, not compiled."""
-    space = coordinates(law, noise, n_groups)
+    dense = space.dim <= DENSE
 
     def potential_of(arrays, frame):
         return lambda z: space.potential(frame.centre + frame.axes @ z, arrays)
@@ -156,8 +180,8 @@ def kernel(law: Law, noise: Noise, n_groups: int, warmup: int) -> Kernel:
 
     def begin(start, key, target_accept):
         return initialise(
-            ParamInfo(*map(jnp.asarray, start)), warmup, step_size=0.5, dense_mass=True,
-            target_accept_prob=target_accept, inverse_mass_matrix=np.eye(space.dim),
+            ParamInfo(*map(jnp.asarray, start)), warmup, step_size=0.5, dense_mass=dense,
+            target_accept_prob=target_accept, inverse_mass_matrix=np.eye(space.dim) if dense else np.ones(space.dim),
             model_args=(None, None), rng_key=key,
         )  # fmt: skip
 
@@ -188,8 +212,9 @@ def kernel(law: Law, noise: Noise, n_groups: int, warmup: int) -> Kernel:
 
 
 def _run_chain(
-    compiled: Kernel, arrays, frame, start, key, target_accept, warmup, draws, report, slot
+    compiled: Kernel, arrays, frame, start, key, target_accept, warmup, draws, report, slot, stopped: Event
 ) -> Chain:
+    """Raises CancelledError once ``stopped``, with what is done in the slot."""
     total = warmup + draws
     saved = None if slot is None else slot.store.read(slot.chain)
     state = compiled.begin(start, key, target_accept)
@@ -199,6 +224,8 @@ def _run_chain(
         done, qs, statistics = int(saved["done"]), [saved["q"]], [saved["statistics"]]
         state = _unpack(state, saved)
     while done < total:
+        if stopped.is_set():
+            raise CancelledError
         # a chunk never crosses the end of warm-up
         n = min(CHUNK, (warmup if done < warmup else total) - done)
         state, q, rows = compiled.advance(state, arrays, frame, target_accept, n)

@@ -14,7 +14,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _MARK = "m3bayes_format"
+_CURES = {
+    (
+        "pooled posterior",
+        "posterior",
+    ): "take one group out of it: `m3bayes pooled FILE --group NAME --out POSTERIOR`, "
+    "or load_pooled(FILE).of(NAME)",
+    ("posterior", "pooled posterior"): "give one that `m3bayes fit --pool COLUMN` wrote",
+}
 _PLAIN = (_MARK, "inference_library")  # attributes that are no JSON
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _BY_DRAW = ("chain", "draw")
@@ -58,18 +66,18 @@ def tree(post: Posterior) -> xarray.DataTree:
     by_run = {"run": np.array([_printable(name) for name in post.runs.names], dtype=object)}
     by_group = {"group": np.array([_printable(group) for group in post.groups], dtype=object)}
     groups = {
-        "posterior": _dataset(
+        "posterior": dataset(
             {
                 name: ((*_BY_DRAW, "group")[: values.ndim], values, _described(post, name))
                 for name, values in post.draws.items()
             },
             by_draw | (by_group if post.groups else {}),
         ),
-        "sample_stats": _dataset(
+        "sample_stats": dataset(
             {name: (_BY_DRAW, values, {}) for name, values in post.sample_stats.items()}, by_draw
         ),
-        "observed_data": _dataset({"log_loss": (("run",), np.log(post.runs["loss"]), {})}, by_run),
-        "constant_data": _dataset(
+        "observed_data": dataset({"log_loss": (("run",), np.log(post.runs["loss"]), {})}, by_run),
+        "constant_data": dataset(
             {
                 name: (("run",), values, {})
                 for name, values in post.runs.columns.items()
@@ -79,7 +87,7 @@ def tree(post: Posterior) -> xarray.DataTree:
         ),
     }
     if post.log_likelihood is not None:
-        groups["log_likelihood"] = _dataset(
+        groups["log_likelihood"] = dataset(
             {"log_loss": ((*_BY_DRAW, "run"), post.log_likelihood, {})}, by_draw | by_run
         )
     groups["/"] = xarray.Dataset(attrs=_attributes(post))
@@ -92,13 +100,18 @@ def save(post: Posterior, path: str | os.PathLike[str]) -> None:
     Raises PosteriorFileError where something in it has no place in a file (an option of a user's law that
     is not JSON) and M3BayesError where ``path`` cannot be written.
     """
+    write(lambda: tree(post), path, "posterior")
+
+
+def write(made: Callable[[], xarray.DataTree], path: str | os.PathLike[str], kind: str) -> None:
+    """Write a tree to a sealed file of a ``kind``; errors as :func:`save`."""
     image = io.BytesIO()
     try:
         # Encoded in memory, so that the disk meets one plain write, and a full disk one plain error.
-        tree(post).to_netcdf(image, engine="h5netcdf")
+        made().to_netcdf(image, engine="h5netcdf")
     except (TypeError, ValueError) as error:
-        raise PosteriorFileError(f"the posterior cannot be saved to {path}: {_one_line(error)}") from error
-    write_bytes(path, seal(image.getvalue(), f"posterior {FORMAT}"))
+        raise PosteriorFileError(f"the {kind} cannot be saved to {path}: {_one_line(error)}") from error
+    write_bytes(path, seal(image.getvalue(), f"{kind} {FORMAT}"))
 
 
 def load(path: str | os.PathLike[str], *, law: Law | None = None, runs: Runs | None = None) -> Posterior:
@@ -111,32 +124,14 @@ def load(path: str | os.PathLike[str], *, law: Law | None = None, runs: Runs | N
     Raises PosteriorFileError where the file cannot be read, is none of m3bayes, has changed since it
     was saved, has a later format, or belongs to another law or table.
     """
-    image = _payload(path)
-    try:
-        stored, groups = _read(image)
-        _check_kinds(stored)
-        table = _runs(stored["runs"], groups.get("constant_data", {}))
-        post = Posterior(
-            law=_law(path, stored["law"], law),
-            noise=Noise(**stored["noise"]),
-            runs=table,
-            draws={name: groups["posterior"][name] for name in stored["draws"]},
-            sample_stats=groups.get("sample_stats", {}),
-            log_likelihood=groups.get("log_likelihood", {}).get("log_loss"),
-            constants=stored["constants"],
-            groups=tuple(stored["groups"]),
-            verdict=stored["verdict"],
-            notes=_notes(stored["notes"]),
-            settings=stored["settings"],
-            versions=stored["versions"],
-        )
+
+    def made(stored: Stored, groups: Groups) -> Posterior:
+        post = posterior_in(path, stored, groups, law)
         _check_shapes(post)
-    except PosteriorFileError:
-        raise
-    except Exception as error:  # whatever a file of other hands makes of the steps above
-        raise PosteriorFileError(
-            f"{path} has the seal of m3bayes but not the content of a posterior: {_one_line(error)}"
-        ) from error
+        return post
+
+    post = read(path, "posterior", made)
+    table = post.runs
     if runs is not None and runs.fingerprint() != table.fingerprint():
         raise PosteriorFileError(
             f"{path} was fitted to another table: {table.name}, {len(table)} runs "
@@ -144,6 +139,43 @@ def load(path: str | os.PathLike[str], *, law: Law | None = None, runs: Runs | N
             f"({runs.fingerprint()[:12]}) given; give that table, or fit this one"
         )
     return post
+
+
+Stored = Mapping[str, Any]  # what is not an array, decoded
+Groups = Mapping[str, Mapping[str, np.ndarray]]  # {group: {name: array}}
+
+
+def read[Kind](path: str | os.PathLike[str], kind: str, make: Callable[[Stored, Groups], Kind]) -> Kind:
+    """What ``make`` makes of the content of a file of a ``kind``; PosteriorFileError whatever goes wrong."""
+    image = _payload(path, kind)
+    try:
+        stored, groups = _read(image)
+        _check_kinds(stored)
+        return make(stored, groups)
+    except PosteriorFileError:
+        raise
+    except Exception as error:  # whatever a file of other hands makes of the steps above
+        raise PosteriorFileError(
+            f"{path} has the seal of m3bayes but not the content of a {kind}: {_one_line(error)}"
+        ) from error
+
+
+def posterior_in(path: str | os.PathLike[str], stored: Stored, groups: Groups, law: Law | None) -> Posterior:
+    """The posterior in the content of a file, its shapes not checked."""
+    return Posterior(
+        law=_law(path, stored["law"], law),
+        noise=Noise(**stored["noise"]),
+        runs=_runs(stored["runs"], groups.get("constant_data", {})),
+        draws={name: groups["posterior"][name] for name in stored["draws"]},
+        sample_stats=groups.get("sample_stats", {}),
+        log_likelihood=groups.get("log_likelihood", {}).get("log_loss"),
+        constants=stored["constants"],
+        groups=tuple(stored["groups"]),
+        verdict=stored["verdict"],
+        notes=_notes(stored["notes"]),
+        settings=stored["settings"],
+        versions=stored["versions"],
+    )
 
 
 # --- writing -------------------------------------------------------------------------------------------
@@ -188,7 +220,7 @@ def _attributes(post: Posterior) -> dict[str, Any]:
     }
 
 
-def _dataset(arrays: _Arrays, coordinates: Mapping[str, np.ndarray]) -> xarray.Dataset:
+def dataset(arrays: _Arrays, coordinates: Mapping[str, np.ndarray]) -> xarray.Dataset:
     import xarray
 
     variables: dict[str, xarray.Variable] = {}
@@ -235,8 +267,8 @@ def _one_line(error: Exception) -> str:
 # --- reading -------------------------------------------------------------------------------------------
 
 
-def _payload(path: str | os.PathLike[str]) -> bytes:
-    """The HDF5 content of a file whose seal is whole and whose format is known."""
+def _payload(path: str | os.PathLike[str], wanted: str) -> bytes:
+    """The HDF5 content of a file of a kind whose seal is whole and whose format is known."""
     if is_special(path):
         raise PosteriorFileError(f"{path} is a pipe or a device; give a file that `m3bayes fit` wrote")
     try:
@@ -260,9 +292,10 @@ def _payload(path: str | os.PathLike[str]) -> bytes:
             f"{path} is damaged: it was cut short or changed since it was saved; take a copy, or fit again"
         )
     image, label = opened
-    kind, _, version = label.partition(" ")
-    if kind != "posterior" or not version.isdecimal():
-        raise PosteriorFileError(f"{path} holds a {kind}, not a posterior; give one that `m3bayes fit` wrote")
+    kind, _, version = label.rpartition(" ")
+    if kind != wanted or not version.isdecimal():
+        cure = _CURES.get((kind, wanted), "give one that `m3bayes fit` wrote")
+        raise PosteriorFileError(f"{path} holds a {kind}, not a {wanted}; {cure}")
     if int(version) > FORMAT:
         raise PosteriorFileError(
             f"{path} has file format {version}, this m3bayes reads up to {FORMAT}; install a later m3bayes"

@@ -7,14 +7,28 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import wraps
+from threading import Event
 
 import jax
 
 
-def one_a_thread[Item, Result](function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """``function`` of every item, as many at a time as there are cores, :func:`as_caller`."""
-    with ThreadPoolExecutor(min(len(items), os.cpu_count() or 1)) as pool:
+def one_a_thread[Item, Result](
+    function: Callable[[Item], Result], items: Sequence[Item], stopped: Event | None = None
+) -> list[Result]:
+    """``function`` of every item, as many at a time as there are cores, :func:`as_caller`.
+
+    Where one of them raises, or Ctrl-C is pressed, ``stopped`` is set and those that have not begun are left out.
+    Python cannot end a thread: those that run are waited for, and should look at ``stopped`` now and then.
+    """
+    pool = ThreadPoolExecutor(min(len(items), os.cpu_count() or 1))
+    try:
         return list(pool.map(as_caller(function), items))
+    except BaseException:
+        if stopped is not None:
+            stopped.set()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def as_caller[**Given, Result](function: Callable[Given, Result]) -> Callable[Given, Result]:

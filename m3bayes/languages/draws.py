@@ -54,6 +54,11 @@ def banded(name: str, draws: Float[np.ndarray, "draw row"], ci: Number) -> dict[
     return {name: middle, f"{name}_lower": lower, f"{name}_upper": upper}
 
 
+def evenly(values: np.ndarray, size: int) -> np.ndarray:
+    """``size`` of the rows, evenly spaced."""
+    return values[np.arange(size) * len(values) // size]
+
+
 def span(values: np.ndarray) -> tuple[float, float]:
     """The ends of a range, a hair wider, so that rounding does not put a value outside."""
     return float(values.min()) * (1 - 1e-9), float(values.max()) * (1 + 1e-9)

@@ -30,7 +30,8 @@ from m3bayes.errors import LawError, M3BayesError, Note, unique_notes
 from m3bayes.inference import extrapolation as outside
 from m3bayes.inference.fit import fit
 from m3bayes.inference.posterior import Posterior, thinned
-from m3bayes.languages.draws import Number, Numbers, banded, check_share, positive_values
+from m3bayes.languages.draws import Number, Numbers, banded, check_share, evenly, positive_values
+from m3bayes.laws.atlas import sources_of, tokens_of, unique_tokens_of
 from m3bayes.laws.law import RECIPE_COLUMNS, Law
 from m3bayes.runs import Runs
 
@@ -79,6 +80,7 @@ def transfer_score(
     *,
     bilingual: Posterior | None = None,
     params: Number | None = None,
+    source: str | None = None,
     ci: Number = 0.9,
 ) -> TransferScore:
     """The transfer score of a source language, at ``tokens`` d of target text (table's unit).
@@ -86,10 +88,12 @@ def transfer_score(
     ``post``       of a law that reads the target ratio, from runs with and without the source language; or, with
                    ``bilingual``, of the monolingual runs, ``bilingual`` being of those with half of each
     ``params``     N (table's unit), by default the geometric mean of the runs'
+    ``source``     the source language, for a law with several (:func:`m3bayes.laws.atlas`)
 
     Draws of two posteriors are paired as they come, as many as the smaller one has. Notes: NEVER_REACHED,
     SCORE_FIXED (the law alone says it), EXTRAPOLATION, BEYOND_30X. Raises LawError for a law that reads columns of
-    its own, M3BayesError for tokens or params that are not above 0 and posteriors in unlike units.
+    its own or has no such source, M3BayesError for tokens or params that are not above 0 and posteriors in unlike
+    units.
     """
     check_share(ci)
     d = positive_values("tokens", tokens)
@@ -97,8 +101,11 @@ def transfer_score(
     if params is None:
         params = float(np.exp(np.mean(np.log(post.runs["params"]))))
     N = float(positive_values("params", params)[0])
+    if source is not None:
+        sources_of(other.law)
     c_1, c_2 = _paired(post, other)
-    wanted, needed = _losses(post.law, c_1, N, bilingual=False), _losses(other.law, c_2, N, bilingual=True)
+    wanted = _losses(post.law, c_1, N, source, bilingual=False)
+    needed = _losses(other.law, c_2, N, source, bilingual=True)
     draws = len(next(iter(c_1.values())))
     sigma = np.stack([_first_reached(needed, wanted(np.full(draws, value)), value) for value in d], axis=1)
     scores = 2 - sigma / d
@@ -110,7 +117,7 @@ def transfer_score(
             "never": np.isinf(sigma).mean(axis=0),
         }
     )
-    notes = (*_never(table), *_fixed(post, scores), *_outside(post, other, N, table))
+    notes = (*_never(table), *_fixed(post, scores), *_outside(post, other, N, source, table))
     return TransferScore(table, scores, N, ci, notes)
 
 
@@ -134,7 +141,7 @@ def pair_scores(
             size = min(len(score.scores), len(back.scores))
             # where neither direction gets there, there is nothing to compare
             with np.errstate(invalid="ignore"):
-                difference = _evenly(score.scores, size) - _evenly(back.scores, size)
+                difference = evenly(score.scores, size) - evenly(back.scores, size)
         parts.append(part.assign(**banded("asymmetry", difference, ci)))
         named = (Note(n.code, f"{source} to {target}: {n.message}", n.about) for n in score.notes)
         notes.extend(named)
@@ -165,25 +172,48 @@ def _log_losses(law: Law, c, x):
     return jax.vmap(law.log_loss)(c, x)
 
 
-def _losses(law: Law, c: Mapping[str, np.ndarray], N: float, *, bilingual: bool) -> Losses:
+def _losses(
+    law: Law, c: Mapping[str, np.ndarray], N: float, source: str | None, *, bilingual: bool
+) -> Losses:
     """(draw,) log loss after so many tokens of all text, a number of them for each draw."""
-    r = 0.5 if bilingual else 1.0
-    fixed = {"params": N, "epochs": 1.0, "target_ratio": r, "final_ratio": r}
-    for name in law.columns:
-        if name not in RECIPE_COLUMNS and name not in OTHERS:
-            raise LawError(
-                f"law {law.name} reads column {name}, of which a transfer score knows nothing; expected a law of "
-                f"{', '.join((*RECIPE_COLUMNS, *OTHERS))}"
-            )
-        if name in OTHERS:
-            fixed[name] = OTHERS[name][bilingual]
+    _check_columns(law, source)
 
     def log_losses(tokens: np.ndarray) -> np.ndarray:
-        x = {name: np.full(len(tokens), fixed[name]) for name in law.columns if name in fixed}
         with jax.enable_x64(True):
-            return np.asarray(_log_losses(law, dict(c), {**x, "target_tokens": r * tokens}))
+            return np.asarray(
+                _log_losses(law, dict(c), _recipes(law, N, source, tokens, bilingual=bilingual))
+            )
 
     return log_losses
+
+
+def _check_columns(law: Law, source: str | None) -> None:
+    """LawError where the law reads columns that a score knows nothing of, or has sources and not this one."""
+    sources = sources_of(law) if law.options.get("sources") else ()
+    if sources and source not in sources:
+        raise LawError(
+            f"law {law.name} has sources {', '.join(sources)} and source is {source!r}; expected one of them"
+        )
+    known = (*RECIPE_COLUMNS, *OTHERS, *(f(s) for s in sources for f in (tokens_of, unique_tokens_of)))
+    if strange := [name for name in law.columns if name not in known]:
+        raise LawError(
+            f"law {law.name} reads column {strange[0]}, of which a transfer score knows nothing; expected a law of "
+            f"{', '.join((*RECIPE_COLUMNS, *OTHERS))}"
+        )
+
+
+def _recipes(
+    law: Law, N: float, source: str | None, tokens: np.ndarray, *, bilingual: bool
+) -> dict[str, np.ndarray]:
+    """Columns, the law's among them, of models of N that read so many tokens of all text, none of it twice."""
+    r = 0.5 if bilingual else 1.0
+    values = {"params": N, "epochs": 1.0, "target_ratio": r, "final_ratio": r, "target_tokens": r * tokens}
+    values |= {name: both[bilingual] for name, both in OTHERS.items()}
+    if source is not None:
+        values |= dict.fromkeys((tokens_of(source), unique_tokens_of(source)), (1 - r) * tokens)
+    names = dict.fromkeys((*RECIPE_COLUMNS, "first_ratio", *law.columns))
+    # other sources are not read
+    return {name: np.broadcast_to(np.asarray(values.get(name, 0.0), float), tokens.shape) for name in names}
 
 
 def _first_reached(
@@ -216,10 +246,6 @@ def _paired(one: Posterior, other: Posterior) -> tuple[dict[str, np.ndarray], di
     return thinned(one, fewest).coefficients, thinned(other, fewest).coefficients
 
 
-def _evenly(values: np.ndarray, size: int) -> np.ndarray:
-    return values[np.arange(size) * len(values) // size]
-
-
 def _never(table: pd.DataFrame) -> list[Note]:
     worst = table.loc[table["never"].idxmax()]
     if not worst["never"]:
@@ -242,7 +268,9 @@ def _fixed(post: Posterior, scores: np.ndarray) -> list[Note]:
     return [Note("SCORE_FIXED", message, ("target_ratio",))]
 
 
-def _outside(one: Posterior, other: Posterior, N: float, table: pd.DataFrame) -> list[Note]:
+def _outside(
+    one: Posterior, other: Posterior, N: float, source: str | None, table: pd.DataFrame
+) -> list[Note]:
     """How far both models lie from the runs, the bilingual one at its median tokens where those are finite."""
     notes = []
     sigma = table["bilingual_tokens"].to_numpy()
@@ -250,11 +278,8 @@ def _outside(one: Posterior, other: Posterior, N: float, table: pd.DataFrame) ->
     for post, bilingual, tokens in cases:
         if not len(tokens):
             continue
-        r = 0.5 if bilingual else 1.0
-        columns = {"params": N, "epochs": 1.0, "target_ratio": r, "final_ratio": r, "first_ratio": np.nan}
-        columns |= {name: OTHERS[name][bilingual] for name in post.law.columns if name in OTHERS}
-        recipes = {name: np.full(len(tokens), value) for name, value in columns.items()}
-        found = outside.extrapolation(post.runs, recipes | {"target_tokens": r * tokens}, post.law.columns)
+        recipes = _recipes(post.law, N, source, tokens, bilingual=bilingual)
+        found = outside.extrapolation(post.runs, recipes, post.law.columns)
         kind = "bilingual" if bilingual else "monolingual"
         notes += [Note(n.code, f"{kind}: {n.message}", n.about) for n in outside.notes(found)]
     return notes

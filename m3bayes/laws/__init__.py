@@ -56,8 +56,9 @@ def named(name: str, **options: object) -> Law:
             raise LawError(
                 f"law {name}: option {option} is {value!r}; expected {' or '.join(map(repr, allowed))}"
             )
-    if isinstance(drop := options.get("drop", ()), str | list):
-        options["drop"] = (drop,) if isinstance(drop, str) else tuple(drop)
+    for option in ("drop", "sources"):
+        if isinstance(names := options.get(option), str | list):
+            options[option] = (names,) if isinstance(names, str) else tuple(names)
     return LAWS[name](**options)
 
 

@@ -80,9 +80,9 @@ def data_constrained(tokens: Tokens = "target", drop: tuple[str, ...] = ()) -> L
             # neither A nor B can be switched off: N_opt would be 0 or infinite
             *(replace(c, off=None) for c in main_terms("D")),
             Coefficient("R_D", priors.log_normal(15.0, 1.0), off=math.inf,
-                        meaning="epochs after the first until more are worth e times less"),
+                        meaning="epochs after the first until more are worth e times less", repeated=True),
             Coefficient("R_N", priors.log_normal(5.0, 1.0), off=math.inf,
-                        meaning="multiples of N_opt after the first until more are worth e times less"),
+                        meaning="multiples of N_opt after the first until more are worth e times less", repeated=True),
         ),
         references={
             "D": Reference(

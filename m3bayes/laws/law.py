@@ -47,6 +47,7 @@ class Coefficient:
     ``at``        powers of reference quantities in its unit, as ``{quantity: signed exponent's name}``
     ``off``       the value that switches its term off, None where nothing does
     ``owner``     the coefficient it is meaningless without (``delta`` without ``P``)
+    ``repeated``  says what repeating text does: groups of runs share it unless a pooled fit is told otherwise
     """
 
     name: str
@@ -57,6 +58,7 @@ class Coefficient:
     off: float | None = None
     owner: str | None = None
     meaning: str = ""
+    repeated: bool = False
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def target_ratio(repetition: bool = False, drop: tuple[str, ...] = ()) -> Law:
     if repetition:
         coefficients += (
             Coefficient("lambda", priors.log_normal(0.07, 1.0), off=0.0, owner="B",
-                        meaning="what a repeated token loses"),
+                        meaning="what a repeated token loses", repeated=True),
         )  # fmt: skip
     full = additive_law(
         "target_ratio",

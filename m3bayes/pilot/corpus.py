@@ -50,14 +50,14 @@ class Corpus:
 
 def read_corpora(
     targets: Mapping[str, Path],
-    source: tuple[str, Path],
+    sources: Mapping[str, Path],
     *,
     tokenizer: Path | None = None,
     validation_share: float = 0.05,
     validation_tokens: int | None = None,
     cache: Path | None = None,
-) -> tuple[dict[str, Corpus], Corpus]:
-    """The corpora of the targets by name, and of the source.
+) -> tuple[dict[str, Corpus], dict[str, Corpus]]:
+    """The corpora of the targets and of the sources, by name.
 
     A path is a UTF-8 text file, with blank lines between documents, or a folder of ``*.txt`` files, each a
     document. About ``validation_share`` of the documents become validation text, of which the first
@@ -68,7 +68,7 @@ def read_corpora(
 
     Raises M3BayesError for a path that cannot be read, is not UTF-8, or has too little text to split.
     """
-    paths = _named_paths(targets, source)
+    paths = _named_paths(targets, sources)
     if not 0 < validation_share < 1:
         raise M3BayesError(f"validation_share is {validation_share}, expected between 0 and 1, such as 0.05")
     if validation_tokens is not None and validation_tokens < 1:
@@ -77,20 +77,20 @@ def read_corpora(
     files = {name: read_files(path) for name, path in paths.items()}
     place = None
     if cache is not None:
-        settings = f"{source[0]!r} {validation_share} {validation_tokens} {encoding.name}"
+        settings = f"{list(sources)} {validation_share} {validation_tokens} {encoding.name}"
         place = corpus_cache.cache_file(Path(cache), _parts(paths, files, settings))
         corpora = _from_cache(place)
         if corpora is not None:
-            return {name: corpora[name] for name in targets}, corpora[source[0]]
+            return {name: corpora[name] for name in targets}, {name: corpora[name] for name in sources}
 
     documents = {name: documents_of(path, files.pop(name)) for name, path in paths.items()}
-    splits = split_corpora(documents, source[0], validation_share)
+    splits = split_corpora(documents, sources, validation_share)
     for name, path in paths.items():
         _check_split(name, path, splits[name], validation_share)
     corpora = {name: _corpus(name, splits[name], encoding, validation_tokens) for name in paths}
     if place is not None:
         _to_cache(place, corpora)
-    return {name: corpora[name] for name in targets}, corpora[source[0]]
+    return {name: corpora[name] for name in targets}, {name: corpora[name] for name in sources}
 
 
 def subset(corpus: Corpus, tokens: int, seed: int) -> UInt[np.ndarray, " token"]:
@@ -116,14 +116,16 @@ def subset(corpus: Corpus, tokens: int, seed: int) -> UInt[np.ndarray, " token"]
 # ---- steps -------------------------------------------------------------------------------------
 
 
-def _named_paths(targets: Mapping[str, Path], source: tuple[str, Path]) -> dict[str, Path]:
-    if not targets:
-        raise M3BayesError("no target corpus is given, expected one or more, each a name and a path")
-    if source[0] in targets:
+def _named_paths(targets: Mapping[str, Path], sources: Mapping[str, Path]) -> dict[str, Path]:
+    for kind, given in (("target", targets), ("source", sources)):
+        if not given:
+            raise M3BayesError(f"no {kind} corpus is given, expected one or more, each a name and a path")
+    both = [name for name in sources if name in targets]
+    if both:
         raise M3BayesError(
-            f"{source[0]!r} names both a target and the source, expected different texts; rename one of them"
+            f"{both[0]!r} names both a target and a source, expected different texts; rename one of them"
         )
-    return {name: Path(path) for name, path in [*targets.items(), source]}
+    return {name: Path(path) for name, path in [*targets.items(), *sources.items()]}
 
 
 def _check_split(name: str, path: Path, split: Split, share: float) -> None:

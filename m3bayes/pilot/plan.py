@@ -7,6 +7,8 @@
 | subset | seed of the choice of target_tokens from the corpus |
 | seed | seed of weights and order |
 | lr, weight_decay, decay | optional; blank = the trainer's rule. decay is linear or cosine |
+| <source>_tokens | for several sources: source tokens seen of each, together k U (1 - r) / r; blank is 0 |
+| checkpoint | optional: the run whose trained model this one goes on from; blank is from scratch |
 
 Blocks: ``sobol`` spreads over everything, ``epochs`` varies k at equal FLOP, ``ratio`` varies r at fixed N
 and D, ``first_stage`` is pairs that differ in first_ratio alone, ``replicates`` repeats recipes of ``sobol``.
@@ -15,7 +17,7 @@ and D, ``first_stage`` is pairs that differ in first_ratio alone, ``replicates``
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,7 @@ NAMES = ("run", "block", "language")
 SEEDS = ("subset", "seed")
 WHOLE = ("params", "target_tokens", *SEEDS)
 DECAYS = ("linear", "cosine")
+NO_SOURCES = ("target_tokens", "first_stage_tokens", "last_stage_tokens")
 REPLICATES = 10
 LARGEST_SEED = 2**31 - 1
 
@@ -76,13 +79,22 @@ def plan_from_frame(frame: pd.DataFrame, name: str = "plan") -> pd.DataFrame:
 
 
 def _column(name: str, cells: pd.Series, place: Place) -> np.ndarray:
-    if name in (*NAMES, "decay"):
+    if name in (*NAMES, "decay", "checkpoint"):
         return labels(cells)
-    if name not in (*VARIABLES, *SEEDS, "lr", "weight_decay"):
+    if name not in (*VARIABLES, *SEEDS, "lr", "weight_decay", *source_columns([name])):
         return numbers_or_labels(cells)
     values = numbers(cells)
     check_readable(cells, values, place, RunTableError)
     return values
+
+
+def source_columns(columns: Iterable[str]) -> list[str]:
+    """Those that say how much to read of a source, <source>_tokens; a table of runs has others of that ending."""
+    return [
+        name
+        for name in columns
+        if name.endswith("_tokens") and name not in NO_SOURCES and not name.endswith("_unique_tokens")
+    ]
 
 
 def _as_text_or_numbers(values: np.ndarray) -> pd.Series:
@@ -119,6 +131,10 @@ def _check_settings(columns: Mapping[str, np.ndarray], place: Place) -> None:
     refuse(
         ~good, weight_decay, "weight_decay", "a finite number of 0 or more, or blank", place, RunTableError
     )
+    for column in source_columns(columns):
+        tokens = columns[column]
+        good = np.isnan(tokens) | (np.isfinite(tokens) & (tokens >= 0))
+        refuse(~good, tokens, column, "a finite number of tokens, 0 or more, or blank", place, RunTableError)
     odd = np.array([value not in ("", *DECAYS) for value in columns.get("decay", ())], dtype=bool)
     refuse(odd, columns, "decay", f"{' or '.join(DECAYS)}, or blank", place, RunTableError)
 

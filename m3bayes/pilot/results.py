@@ -12,6 +12,15 @@
 | status | ok, or diverged | - |
 | seconds | wall time; of runs trained side by side each has its share | s |
 | device, versions, corpus, date | where, with what, on which text (first digits of its sha256), when | - |
+
+Further columns, of plans that have them alone; a row that has none is blank there:
+
+| column | meaning | unit |
+|---|---|---|
+| <source>_tokens, <source>_unique_tokens | tokens read of each source, equal since none is read twice | tokens |
+| checkpoint, continued | the run whose model this one goes on from, blank from scratch; 1 or 0 | - |
+
+``corpus`` has the target, each source, and the checkpoint.
 """
 
 from __future__ import annotations
@@ -33,6 +42,8 @@ COLUMNS = (
     "weight_decay", "decay", "steps", "subset", "seed", "status", "seconds", "device", "versions", "corpus", "date",
 )  # fmt: skip
 
+OF_CHECKPOINTS = ("checkpoint", "continued")
+
 Row = Mapping[str, object]
 
 
@@ -47,24 +58,30 @@ def read_results(path: Path) -> list[dict[str, str]]:
             found = tuple(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RunTableError(f"{path} cannot be read as a sweep's table: {error}") from error
-    if found != COLUMNS:
-        odd = sorted(set(found) ^ set(COLUMNS))
+    odd = sorted(set(COLUMNS).difference(found) | {name for name in found if not _is_known(name)})
+    if odd or found[: len(COLUMNS)] != COLUMNS:
         raise RunTableError(
             f"{path} is not the table of a sweep (columns {', '.join(odd) or 'in another order'}): "
             "give another --out, or the table that an earlier sweep wrote"
         )
     for number, row in enumerate(rows, 1):
         if None in row or None in row.values():
-            raise RunTableError(f"{path}: row {number} does not have {len(COLUMNS)} cells; remove it")
+            raise RunTableError(f"{path}: row {number} does not have {len(found)} cells; remove it")
     return rows
+
+
+def _is_known(column: str) -> bool:
+    return column in (*COLUMNS, *OF_CHECKPOINTS) or column.endswith("_tokens")
 
 
 def append(path: Path, rows: Sequence[Row]) -> None:
     """Put ``rows`` at the end of the table in one step: after a kill it has all of them or none."""
     text = io.StringIO()
-    writer: csv.DictWriter[str] = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    every = [*read_results(path), *rows]
+    further = dict.fromkeys(name for row in every for name in row if name not in COLUMNS)
+    writer: csv.DictWriter[str] = csv.DictWriter(text, (*COLUMNS, *further), restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows([*read_results(path), *rows])
+    writer.writerows(every)
     write_text(path, text.getvalue())
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from m3bayes.pilot.model import SHAPES, Shape
 from m3bayes.pilot.plan import plan_cost
-from m3bayes.pilot.stream import StageWindows, stream
+from m3bayes.pilot.stream import SourceText, StageWindows, stream
 from m3bayes.pilot.train import BATCH, CONTEXT, Job, train
 
 STEPS = 64
@@ -21,9 +21,9 @@ def tokens_a_second(shape: Shape, vocabulary: int) -> float:
     windows = STEPS * BATCH
 
     def run() -> float:
-        order = stream([StageWindows(windows, windows)], len(tokens), 0, CONTEXT, 0)
+        order = stream([StageWindows(windows, windows)], len(tokens), [SourceText(0)], CONTEXT, 0)
         begun = time.perf_counter()
-        train(shape, vocabulary, [Job(order, tokens, tokens, seed=0, rate=1e-3)], tokens, tokens)
+        train(shape, vocabulary, [Job(order, tokens, tokens, seed=0, rate=1e-3)])
         return time.perf_counter() - begun
 
     run()

@@ -3,8 +3,8 @@
 The order of the steps, since each sees what the one before has left:
 
 1. a document that is in the corpus already is taken out;
-2. a line whose key (see documents) is in the corpus already is taken out, and from the source one that is in
-   any target: untranslated English stands in much translated text;
+2. a line whose key (see documents) is in the corpus already is taken out, and from a source one that is in
+   any target or in a source before it: untranslated English stands in much translated text;
 3. documents that are short after that are dropped;
 4. a document is validation or training by a hash of its text as read, so no other document has a say in it;
 5. a line of validation that is nearly the same as a line of *any* corpus's training text is taken out, and
@@ -33,13 +33,15 @@ class Split:
     counts: Mapping[str, int]
 
 
-def split_corpora(corpora: Mapping[str, Sequence[Document]], source: str, share: float) -> dict[str, Split]:
-    """Each corpus split, about ``share`` of its documents for validation; ``source`` gives way to the others."""
-    targets: set[str] = set()
+def split_corpora(
+    corpora: Mapping[str, Sequence[Document]], sources: Collection[str], share: float
+) -> dict[str, Split]:
+    """Each corpus split, about ``share`` of its documents for validation; ``sources`` give way to those before."""
+    before: set[str] = set()
     splits = {}
-    for name in sorted(corpora, key=lambda name: name == source):
-        documents, counts = without_duplicates(corpora[name], targets if name == source else ())
-        targets.update(keys_of(documents))
+    for name in sorted(corpora, key=lambda name: name in sources):
+        documents, counts = without_duplicates(corpora[name], before if name in sources else ())
+        before.update(keys_of(documents))
         limit = int(share * 2**64) << (DIGEST_BITS - 64)
         train = [document for document in documents if document.digest >= limit]
         validation = [document for document in documents if document.digest < limit]

@@ -2,7 +2,8 @@
 
 A window is L + 1 tokens: L to read, each followed by one to predict. A stage of n windows of which m are target
 text spreads the m evenly among the n. Target windows are reshuffled passes over one subset of U tokens,
-each pass cut at an offset of its own; source windows are read once each, in an order drawn by the seed.
+each pass cut at an offset of its own; source windows are read once each, in an order drawn by the seed. Several
+source texts lie end to end, and their windows are spread evenly among the source windows.
 
 | symbol | meaning | unit |
 |---|---|---|
@@ -19,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Int, Integer
 
 from m3bayes.errors import RecipeError
-from m3bayes.recipe import Recipe, Schedule, Stage, schedule
+from m3bayes.recipe import Number, Recipe, Schedule, Stage, schedule
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,18 @@ class StageWindows:
     target: int
 
 
+@dataclass(frozen=True)
+class SourceText:
+    """A source text of ``windows``, from token ``start`` of all source text on; ``share`` weighs what is read."""
+
+    windows: int
+    start: int = 0
+    share: Number = 1.0
+
+
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """``is_target`` and ``start`` (first token in its corpus) of every window, in the order of training."""
+    """``is_target`` and ``start`` (first token in the target or in all source text) of every window, in order."""
 
     is_target: Bool[np.ndarray, " window"]
     start: Int[np.ndarray, " window"]
@@ -69,31 +79,49 @@ def realised(recipe: Recipe, stages: Sequence[StageWindows], context: int) -> Sc
     return Schedule(recipe.params, recipe.target_tokens, done, recipe.extra)
 
 
-def stream(
-    stages: Sequence[StageWindows], unique_tokens: int, source_windows: int, context: int, seed: int
-) -> Stream:
-    """The windows of a run; ``source_windows`` is how many the source text has.
+def shared(windows: int, shares: Sequence[Number]) -> list[int]:
+    """``windows`` source windows by source, in proportion to ``shares`` as near as whole numbers allow."""
+    if windows == 0:
+        return [0] * len(shares)
+    ends = np.cumsum(shares)
+    return np.diff(np.rint(windows * ends / ends[-1]).astype(int), prepend=0).tolist()
 
-    Raises RecipeError where the stages ask for more source text than there is, or ``unique_tokens`` is less
+
+def stream(
+    stages: Sequence[StageWindows],
+    unique_tokens: int,
+    sources: Sequence[SourceText],
+    context: int,
+    seed: int,
+) -> Stream:
+    """The windows of a run.
+
+    Raises RecipeError where the stages ask for more of a source text than there is, or ``unique_tokens`` is less
     than a window.
     """
     is_target = np.concatenate([spread(stage.windows, stage.target) for stage in stages])
     target = int(is_target.sum())
     source = len(is_target) - target
-    if source > source_windows:
-        raise RecipeError(
-            f"recipe: {source * context:,} source tokens asked for, {source_windows * context:,} there are; "
-            "source text is never repeated: fewer epochs, a higher target_ratio, or more source text"
-        )
+    counts = shared(source, [text.share for text in sources])
+    for count, text in zip(counts, sources, strict=True):
+        if count > text.windows:
+            raise RecipeError(
+                f"recipe: {count * context:,} source tokens asked for, {text.windows * context:,} there are; "
+                "source text is never repeated: fewer epochs, a higher target_ratio, or more source text"
+            )
     if unique_tokens < context:
         raise RecipeError(
             f"recipe: target_tokens is {unique_tokens}, expected at least {context}: one window"
         )
-    # the order of the target text does not depend on how much source text is mixed in
-    for_target, for_source = (np.random.default_rng([seed, part]) for part in (1, 2))
+    # each text has an order of its own, whatever else is mixed in
     start = np.empty(len(is_target), np.int64)
-    start[is_target] = passes(target, unique_tokens, context, for_target)
-    start[~is_target] = context * for_source.permutation(source_windows)[:source]
+    start[is_target] = passes(target, unique_tokens, context, np.random.default_rng([seed, 1]))
+    read = np.empty(source, np.int64)
+    turn = turns(counts)
+    for number, (count, text) in enumerate(zip(counts, sources, strict=True)):
+        order = np.random.default_rng([seed, 2 + number]).permutation(text.windows)
+        read[turn == number] = text.start + context * order[:count]
+    start[~is_target] = read
     return Stream(is_target, start)
 
 
@@ -101,6 +129,13 @@ def spread(windows: int, target: int) -> Bool[np.ndarray, " window"]:
     """``target`` of ``windows`` positions, as evenly as whole numbers allow."""
     marks = np.arange(windows + 1, dtype=np.int64) * target // max(windows, 1)
     return np.diff(marks) > 0
+
+
+def turns(counts: Sequence[int]) -> Int[np.ndarray, " window"]:
+    """Which source each source window is of, so that every stretch holds all of them in proportion."""
+    number = np.repeat(np.arange(len(counts)), counts)
+    place = np.concatenate([(np.arange(count) + 0.5) / max(count, 1) for count in counts])
+    return number[np.argsort(place, kind="stable")]
 
 
 def passes(

@@ -24,43 +24,52 @@ from tqdm import tqdm
 
 from m3bayes.errors import M3BayesError, RecipeError
 from m3bayes.pilot import results
+from m3bayes.pilot.checkpoints import Folders
 from m3bayes.pilot.train import CONTEXT
 from m3bayes.pilot.trial import Row, Texts, Trial, train_trials, trials
 
 AT_ONCE = 32  # runs side by side on an accelerator
+NO_FOLDERS = Folders()
 
 Group = Sequence[Trial]
 Report = Callable[[Group, int], object]
 
 
 def sweep(
-    plan: pd.DataFrame, texts: Texts, out: Path, *, workers: int = 1, progress: bool | None = None
+    plan: pd.DataFrame,
+    texts: Texts,
+    out: Path,
+    *,
+    folders: Folders = NO_FOLDERS,
+    workers: int = 1,
+    progress: bool | None = None,
 ) -> None:
     """Train the runs of ``plan`` (see plan.read_plan) that ``out`` does not have, appending a row for each.
 
+    ``folders``   of the models to go on from, and to keep
     ``workers``   processes, on a processor alone
     ``progress``  None shows a bar only where standard error is a terminal
 
-    Raises M3BayesError or RecipeError, before anything is trained, where the plan asks for text that is not
-    there, or the table is of another text.
+    Raises M3BayesError or RecipeError, before anything is trained, where the plan asks for text or a checkpoint
+    that is not there, or the table is of another text or checkpoint.
     """
-    check(plan, texts)
+    check(plan, texts, folders)
     with results.only_writer(out):
-        chosen = trials(left(plan, texts, out))
+        chosen = trials(left(plan, texts, out, folders))
         alone = jax.default_backend() == "cpu"
         groups = _groups(chosen, 1 if alone else AT_ONCE)
-        with _bar(chosen, texts.source.vocabulary, progress) as report:
+        with _bar(chosen, texts.vocabulary, progress) as report:
             finished = (
-                _in_processes(groups, texts, workers, report)
+                _in_processes(groups, texts, folders, workers, report)
                 if alone and workers > 1
-                else _one_by_one(groups, texts, report)
+                else _one_by_one(groups, texts, folders, report)
             )
             for rows in finished:
                 results.append(out, rows)
 
 
-def check(plan: pd.DataFrame, texts: Texts) -> None:
-    """Raise where a run asks for a language or text that is not there."""
+def check(plan: pd.DataFrame, texts: Texts, folders: Folders = NO_FOLDERS) -> None:
+    """Raise where a run asks for a language, text or checkpoint that is not there."""
     for trial in trials(plan):
         if trial.language not in texts.targets:
             raise M3BayesError(
@@ -74,25 +83,34 @@ def check(plan: pd.DataFrame, texts: Texts) -> None:
                 "give more text or a smaller plan"
             )
         try:
-            source = sum(stage.windows - stage.target for stage in trial.stages)
+            windows = trial.source_windows(texts.sources)
         except RecipeError as error:
             raise RecipeError(f"run {trial.run}: {error}") from None
-        if source > texts.source_windows:
-            raise RecipeError(
-                f"run {trial.run}: {source * CONTEXT:,} source tokens asked for, "
-                f"{texts.source_windows * CONTEXT:,} there are, and source text is never repeated; "
-                "give more source text or a smaller plan"
-            )
+        for name, count in windows.items():
+            there = (len(texts.sources[name].train) - 1) // CONTEXT
+            if count > there:
+                raise RecipeError(
+                    f"run {trial.run}: {count * CONTEXT:,} source tokens of {name} asked for, "
+                    f"{there * CONTEXT:,} there are, and source text is never repeated; "
+                    "give more source text or a smaller plan"
+                )
+        trial.loaded(folders, texts.vocabulary)
 
 
-def left(plan: pd.DataFrame, texts: Texts, out: Path) -> pd.DataFrame:
-    """The runs of the plan without a row in ``out``. Raises M3BayesError where a row is of another text."""
+def left(plan: pd.DataFrame, texts: Texts, out: Path, folders: Folders = NO_FOLDERS) -> pd.DataFrame:
+    """The runs of the plan without a row in ``out``.
+
+    Raises M3BayesError where a row is of another text, or began with another checkpoint.
+    """
     done = {row["run"]: row for row in results.read_results(out)}
-    for run, language in zip(plan["run"], plan["language"], strict=True):
-        if run in done and done[run]["corpus"] != texts.fingerprint(language):
+    for trial in trials(plan):
+        if trial.run not in done:
+            continue
+        found, now = done[trial.run]["corpus"], trial.fingerprint(texts, folders)
+        if found != now:
             raise M3BayesError(
-                f"{out}: run {run} was trained on another text (corpus {done[run]['corpus']}, now "
-                f"{texts.fingerprint(language)}); give the texts it was made with, or another --out"
+                f"{out}: run {trial.run} was trained on another text, or went on from another checkpoint (corpus "
+                f"{found}, now {now}); give those it was made with, or another --out"
             )
     return plan.take([place for place, run in enumerate(plan["run"]) if run not in done])
 
@@ -111,16 +129,20 @@ def _groups(chosen: Sequence[Trial], at_once: int) -> list[Group]:
     return [some[first : first + at_once] for some in by_length for first in range(0, len(some), at_once)]
 
 
-def _one_by_one(groups: Sequence[Group], texts: Texts, report: Report) -> Iterator[list[Row]]:
+def _one_by_one(
+    groups: Sequence[Group], texts: Texts, folders: Folders, report: Report
+) -> Iterator[list[Row]]:
     for group in groups:
 
         def on_steps(steps: int, group: Group = group) -> None:
             report(group, steps)
 
-        yield train_trials(group, texts, on_steps)
+        yield train_trials(group, texts, on_steps, folders)
 
 
-def _in_processes(groups: Sequence[Group], texts: Texts, workers: int, report: Report) -> Iterator[list[Row]]:
+def _in_processes(
+    groups: Sequence[Group], texts: Texts, folders: Folders, workers: int, report: Report
+) -> Iterator[list[Row]]:
     context = multiprocessing.get_context("spawn")
     numbers = context.Queue()
     for number in range(workers):
@@ -131,7 +153,7 @@ def _in_processes(groups: Sequence[Group], texts: Texts, workers: int, report: R
         while True:
             # no more than can run, so that the plan's order is kept and little is lost by a stop
             for group in islice(remaining, workers - len(waiting)):
-                waiting[pool.submit(_train_in_worker, group)] = group
+                waiting[pool.submit(_train_in_worker, group, folders)] = group
             if not waiting:
                 return
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
@@ -166,9 +188,9 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _train_in_worker(group: Group) -> list[Row]:
+def _train_in_worker(group: Group, folders: Folders) -> list[Row]:
     assert _texts is not None
-    return train_trials(group, _texts, lambda steps: None)
+    return train_trials(group, _texts, lambda steps: None, folders)
 
 
 @contextmanager

@@ -35,7 +35,10 @@ Decay = Literal["linear", "cosine"]
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One run: ``order`` says which windows of ``target`` (its U tokens) and ``source`` it reads."""
+    """One run: ``order`` says which windows of ``target`` (its U tokens) and ``source`` (all of it) it reads.
+
+    It begins with the parameters of ``start``, or with fresh ones drawn by ``seed``; AdamW's moments are fresh.
+    """
 
     order: Stream
     target: np.ndarray
@@ -44,6 +47,7 @@ class Job:
     rate: float
     weight_decay: float = WEIGHT_DECAY
     decay: Decay = "linear"
+    start: Decoder | None = None
 
     @property
     def steps(self) -> int:
@@ -79,13 +83,18 @@ def train(
     shape: Shape,
     vocabulary: int,
     jobs: Sequence[Job],
-    target_validation: np.ndarray,
-    source_validation: np.ndarray,
     on_steps: Callable[[int], object] = lambda steps: None,
-) -> list[Outcome]:
-    """Train ``jobs`` side by side and measure them; ``on_steps`` hears how many steps (of all jobs) were done."""
+) -> Decoder:
+    """The models of ``jobs``, trained side by side and stacked along the front.
+
+    ``on_steps`` hears how many steps (of all jobs) were done.
+    """
     keys = jnp.stack([jax.random.key(job.seed) for job in jobs])
-    state = _start(shape, vocabulary)(keys)
+    model, moments = _start(shape, vocabulary)(keys)
+    for place, job in enumerate(jobs):
+        if job.start is not None:
+            model = jax.tree.map(lambda fresh, given, i=place: fresh.at[i].set(given), model, job.start)
+    state = model, moments
     by_step = [rates(job.steps, job.rate, job.decay) for job in jobs]
     weight_decay = jnp.asarray([job.weight_decay for job in jobs], jnp.float32)
     for first in range(0, max(job.steps for job in jobs), CHUNK):
@@ -95,8 +104,12 @@ def train(
         state = _advance(state, windows, peaks.astype(np.float32), weight_decay, steps)
         jax.block_until_ready(state)
         on_steps(int(steps.sum()))
-    model = state[0]
-    losses = [evaluate(model, text) for text in (target_validation, source_validation)]
+    return state[0]
+
+
+def measure(models: Decoder, target_validation: np.ndarray, source_validation: np.ndarray) -> list[Outcome]:
+    """The held-out losses of models stacked along the front."""
+    losses = [evaluate(models, text) for text in (target_validation, source_validation)]
     return [
         Outcome(float(target), float(source))
         if np.isfinite([target, source]).all()

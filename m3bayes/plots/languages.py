@@ -1,4 +1,4 @@
-"""Many languages: factors at equal loss, where training from scratch overtakes a checkpoint, transfer scores."""
+"""Many languages: factors at equal loss, where training from scratch overtakes a checkpoint, transfer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from m3bayes.languages.finetune import Crossover
+from m3bayes.languages.matrix import TransferMatrix
 from m3bayes.languages.multilinguality import EqualLoss, published_equal_loss
 from m3bayes.languages.transfer import PairScores, TransferScore
 from m3bayes.plots.style import (
@@ -130,6 +131,39 @@ def transfer_scores(result: PairScores | TransferScore) -> Figure:
     axes.set_yticks(place, names, fontsize=8)
     axes.set_xlabel("bilingual transfer score [-]: below 0 harm, above 0 help", fontsize=9)
     legend_above(figure, axes)
+    return figure
+
+
+def transfer_heat_map(result: TransferMatrix) -> Figure:
+    """What a token of each source is worth in each target: medians as colours, with their intervals; blank where a
+    pair was not measured."""
+    tau, lower, upper = (result.matrix(f"tau{end}") for end in ("", "_lower", "_upper"))
+    targets, sources = (list(names) for names in (tau.index, tau.columns))
+    figure = new_figure(1.1 * len(sources) + 2.2, 0.6 * len(targets) + 1.6)
+    axes = figure.subplots()
+    values = tau.to_numpy()
+    edge = max(0.1, float(np.nanmax(np.abs(values))))
+    # red and blue differ to readers who do not tell red from green
+    image = axes.imshow(values, cmap="RdBu", vmin=-edge, vmax=edge, aspect="auto")
+    for row, column in zip(*np.nonzero(np.isfinite(values)), strict=True):
+        ends = f"{lower.iat[row, column]:.2f} to {upper.iat[row, column]:.2f}"
+        axes.text(
+            column, row, f"{values[row, column]:.2f}\n{ends}", ha="center", va="center", fontsize=8,
+            color="white" if abs(values[row, column]) > 0.6 * edge else BLACK,
+        )  # fmt: skip
+    axes.set_xticks(range(len(sources)), sources, fontsize=9)
+    axes.set_yticks(range(len(targets)), targets, fontsize=9)
+    axes.set_xlabel("source language", fontsize=9)
+    axes.set_ylabel("target language", fontsize=9)
+    axes.set_xticks(np.arange(1, len(sources)) - 0.5, minor=True)
+    axes.set_yticks(np.arange(1, len(targets)) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=2)
+    axes.tick_params(which="both", length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    bar = figure.colorbar(image, ax=axes)
+    bar.set_label("worth of a source token [target tokens]", fontsize=9)
+    axes.set_title(f"medians and {percent(result.ci)} intervals; blue helps, red harms", fontsize=9)
     return figure
 
 

@@ -9,10 +9,19 @@ import numpy as np
 import pytest
 
 from m3bayes.cli import main
-from m3bayes.languages import crossover, equal_loss, transfer_score
-from m3bayes.laws import continued, multilingual
+from m3bayes.languages import crossover, equal_loss, transfer_matrix, transfer_score
+from m3bayes.laws import atlas, continued, multilingual
+from m3bayes.runs import runs_from_frame
 from tests.cli.conftest import handmade
-from tests.languages.designs import CONTINUED, MULTILINGUAL, by_hand, continued_runs, multilingual_runs
+from tests.languages.designs import (
+    CONTINUED,
+    MULTILINGUAL,
+    TRILINGUAL,
+    by_hand,
+    continued_runs,
+    multilingual_runs,
+    trilingual_runs,
+)
 
 MANY = by_hand(multilingual(), MULTILINGUAL, multilingual_runs())
 STARTS = by_hand(continued(), CONTINUED, continued_runs())
@@ -81,6 +90,69 @@ def test_transfer(passed, tmp_path, capsys):
     content = json.loads(capsys.readouterr().out)
     assert content["params"] == 1e6 and content["bilingual"]["law"] == "m3"
     assert content["scores"][0]["score"] == pytest.approx(expected.table["score"].iloc[0])
+
+
+def of_target(language: str | list[str], sources: tuple[str, ...], **columns):
+    """A posterior by hand, of runs of a language."""
+    table = runs_from_frame(trilingual_runs().frame().assign(language=language, **columns))
+    return by_hand(atlas(sources=sources), TRILINGUAL | {"tau_de": 0.7, "tau": 0.2}, table)
+
+
+def test_the_transfer_matrix(tmp_path, capsys):
+    posts = {"de": of_target("de", ("en", "fr")), "en": of_target("en", ("de",))}
+    for name, post in posts.items():
+        post.save(tmp_path / f"{name}.nc")
+    of_target("fi", (), source="en").save(tmp_path / "pair.nc")
+    paths = [str(tmp_path / f"{name}.nc") for name in ("de", "en", "pair")]
+    figure = tmp_path / "matrix.png"
+    assert main(["transfer", *paths, "--matrix", "--figure", str(figure)]) == 0
+    shown = capsys.readouterr()
+    assert "Worth of a source token in target tokens" in shown.out and "target by source" in shown.out
+    assert figure.stat().st_size > 10_000 and "ONE_DIRECTION" in shown.err
+    assert main(["transfer", *paths, "--matrix", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert [(row["source"], row["target"]) for row in content["pairs"]] == [
+        ("en", "de"), ("fr", "de"), ("de", "en"), ("en", "fi"),
+    ]  # fmt: skip
+    expected = transfer_matrix(posts).table.iloc[0]
+    assert content["pairs"][0] == pytest.approx(expected.to_dict())
+    assert content["pairs"][3]["asymmetry"] is None and len(content["posteriors"]) == 3
+
+
+def test_a_score_of_one_source(tmp_path, capsys):
+    post = of_target("de", ("en", "fr"))
+    post.save(tmp_path / "de.nc")
+    asked = ["transfer", str(tmp_path / "de.nc"), "--tokens", "2e9"]
+    assert main([*asked, "--source", "fr", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["scores"]
+    assert row["score"] == pytest.approx(transfer_score(post, 2e9, source="fr").table["score"].iloc[0])
+    assert main(asked) == 2
+    assert "law atlas has sources en, fr" in capsys.readouterr().err
+
+
+def test_a_matrix_needs_one_language_a_posterior(tmp_path, capsys):
+    path = tmp_path / "mixed.nc"
+    of_target(["de", "fi"] * 30, ("en",)).save(path)
+    assert main(["transfer", str(path), "--matrix"]) == 2
+    assert "column language of its runs has 'de', 'fi'; expected one language" in capsys.readouterr().err
+    of_target("de", ("en",)).save(path)
+    assert main(["transfer", str(path), str(path), "--matrix"]) == 2
+    assert "of the same languages as another posterior, de" in capsys.readouterr().err
+    for wrong in (["--matrix", "--source", "en"], ["--tokens", "1e9", "--matrix"], []):
+        assert main(["transfer", str(path), *wrong]) == 2
+    assert main(["transfer", str(path), str(path), "--tokens", "1e9"]) == 2
+    assert "--tokens takes one posterior, not 2" in capsys.readouterr().err
+
+
+def test_sources_of_a_law_are_named_on_the_command_line(tmp_path, capsys):
+    """The fit itself is refused for the column that is missing."""
+    table = tmp_path / "runs.csv"
+    trilingual_runs().frame().drop(columns="fr_unique_tokens").to_csv(table, index=False)
+    asked = ["fit", str(table), "--law", "atlas", "--sources", "en,fr", "--out", str(tmp_path / "post.nc")]
+    assert main(asked) == 2
+    assert "law atlas reads column 'fr_unique_tokens'" in capsys.readouterr().err
+    assert main(["fit", str(table), "--sources", "en", "--out", str(tmp_path / "post.nc")]) == 2
+    assert "law m3 has no option 'sources'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

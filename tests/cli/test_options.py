@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from argparse import ArgumentTypeError, Namespace
+from argparse import ArgumentTypeError
 
 import numpy as np
 import pytest
@@ -92,6 +92,13 @@ def test_named_law():
     assert "kappa" not in nested.names
 
 
+def test_named_law_with_several_values():
+    law = options.named_law("atlas:sources=en+fr,similarity=en=.6+fr=0.2,other=true")
+    assert law is laws.atlas(sources=("en", "fr"), similarity={"en": 0.6, "fr": 0.2}, other=True)
+    assert options.named_law("atlas:sources=en").options == {"sources": ("en",)}
+    assert options.named_law("atlas", ("tau_en",), ("en", "fr")).names[5:] == ("lambda", "tau_fr")
+
+
 @pytest.mark.parametrize(
     ("text", "drop", "named"),
     [
@@ -102,6 +109,8 @@ def test_named_law():
         ("chinchilla:tokens=some", (), "some"),
         ("m3", ("E",), "E cannot be dropped"),
         ("m3", ("zeta",), "zeta"),
+        ("m3:sources=en+fr", (), "no option 'sources'"),
+        ("atlas:sources=en+fr,similarity=en=3", (), "similarity of en is 3"),
     ],
 )
 def test_named_law_refuses(text, drop, named):
@@ -133,6 +142,6 @@ def test_a_flagged_posterior_is_refused_by_its_codes(tmp_path, monkeypatch):
     monkeypatch.setattr(options, "load", lambda path: flagged)
     path = tmp_path / "post.nc"
     with pytest.raises(NotConvergedError, match=r"R_HAT, ESS\).*--allow flagged") as caught:
-        options.load_allowed(Namespace(posterior=path, allow="passed"))
+        options.load_allowed(path, "passed")
     assert caught.value.posterior is flagged
-    assert options.load_allowed(Namespace(posterior=path, allow="flagged")) is flagged
+    assert options.load_allowed(path, "flagged") is flagged

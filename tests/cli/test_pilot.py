@@ -78,6 +78,31 @@ def test_the_speed_of_the_smallest_shape_is_measured():
     assert 100 < speed.tokens_a_second(SHAPES[0], 256) < 1e9
 
 
+def test_two_sources_and_a_checkpoint(run, folder, tmp_path):
+    """A model kept of one plan, gone on from in another, with the same texts."""
+    write_folder(tmp_path / "fr", "source", 60, seed=5)
+    sources = [*texts(folder), "--source", f"fr={tmp_path / 'fr'}"]
+    header = "run,block,language,params,target_tokens,epochs,target_ratio,final_ratio,subset,seed"
+    (tmp_path / "first.csv").write_text(
+        f"{header},en_tokens,fr_tokens\nbase,test,xx,24736,6000,1,0.5,0.5,0,0,1500,4500\n"
+    )
+    (tmp_path / "second.csv").write_text(
+        f"{header},checkpoint\non,test,xx,24736,6000,1,1,1,0,0,base\nfresh,test,xx,24736,6000,1,1,1,0,0,\n"
+    )
+    out, models = tmp_path / "runs.csv", tmp_path / "models"
+    code, _, messages = run("run", tmp_path / "second.csv", "--out", out, *sources, "--checkpoints", models)
+    assert code == 2 and "base.npz cannot be read" in messages and not out.exists()
+    code, _, _ = run(
+        "run", tmp_path / "first.csv", "--out", tmp_path / "base.csv", *sources, "--keep", models
+    )
+    base = read_runs(tmp_path / "base.csv")
+    assert code == 0 and list(base["source"]) == ["en+fr"]
+    assert base["fr_tokens"] / base["en_tokens"] == pytest.approx(3, rel=0.1)
+    code, _, _ = run("run", tmp_path / "second.csv", "--out", out, *sources, "--checkpoints", models)
+    on, fresh = read_runs(out)["loss"]
+    assert code == 0 and on < fresh and list(read_runs(out)["continued"]) == [1, 0]
+
+
 def test_plan_writes_a_plan(run, tmp_path):
     out = tmp_path / "plan.csv"
     code, text, _ = run(
@@ -101,6 +126,8 @@ def test_plan_writes_a_plan(run, tmp_path):
         (["plan", "--languages", "xx,xx", "--source-tokens", "1e7"], "each once"),
         (["run", "plan.csv", "--target", "xx", "--source", "en=en"], "expected NAME=PATH"),
         (["run", "plan.csv", "--target", "xx=en", "--target", "xx=en", "--source", "en=en"], "given twice"),
+        (["run", "plan.csv", "--target", "xx=xx", "--source", "en=en", "--source", "en=en"], "given twice"),
+        (["run", "plan.csv", "--target", "xx=xx", "--source", "xx=en"], "names both a target and a source"),
         (["run", "plan.csv", "--target", "yy=xx", "--source", "en=en"], "language 'xx' has no text"),
         (["run", "plan.csv", "--target", "xx=none", "--source", "en=en"], "none"),
         (["run", "none.csv", "--target", "xx=xx", "--source", "en=en"], "none.csv"),

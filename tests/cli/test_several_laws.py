@@ -153,7 +153,7 @@ def test_results_as_json(run, given):
     }  # fmt: skip
     assert found["notes"][0]["code"] == "FAILED"
     _, text, _ = run("rollout", TABLE, "--laws", "m3", "--json")
-    assert len(read(text)["held_out"]) == 30
+    assert len(read(text)["held_out"]) == 30 and read(text)["weights"] == {"m3": 1.0}
 
 
 @pytest.mark.parametrize(

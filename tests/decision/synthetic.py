@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import product
 
 import numpy as np
@@ -101,38 +101,53 @@ def m3_loss(c: Mapping[str, float], N, U, k, r, r_f) -> np.ndarray:
     return c["E"] + c["A"] * N ** -c["alpha"] + c["B"] * D ** -c["beta"] + penalty
 
 
+# losses (point,) of recipes N, k, r, r_f (point,) each
+Losses = Callable[..., np.ndarray]
+
+
 def slow_search(c: Mapping[str, float], space: Space) -> float:
-    """M3's smallest loss in one draw, by grids that zoom in on their three best points.
+    """M3's smallest loss in one draw, see :func:`slowly`."""
+    _, least = slowly(lambda N, k, r, r_f: m3_loss(c, N, space.target_tokens, k, r, r_f), space)
+    return least
+
+
+def slowly(losses: Losses, space: Space) -> tuple[float, float]:
+    """The smallest loss on a grid of 13 points along each variable, and by grids that zoom in on its best points.
 
     r, then r_f, then k, then N run geometrically between what all constraints together allow there, which has
     kinks. 6 N D is the cost. Every search is repeated with k = 1.
     """
     kinds = product(("monolingual", "single-stage", "two-stage"), (False, True))
-    return min(_slow_search(c, space, regime, pinned) for regime, pinned in kinds)
+    found = [_slowly(losses, space, regime, pinned) for regime, pinned in kinds]
+    return min(first for first, _ in found), min(least for _, least in found)
 
 
-def _slow_search(c: Mapping[str, float], space: Space, regime: str, pinned: bool) -> float:
+def _slowly(losses: Losses, space: Space, regime: str, pinned: bool) -> tuple[float, float]:
     moves = np.array([True, not pinned, regime != "monolingual", regime == "two-stage"])
-    centres, width, best = [np.full(4, 0.5)], 0.5, np.inf
-    for zoom in range(26):
+    centres, width, best, first = [np.full(4, 0.5)], 0.5, np.inf, np.inf
+    for zoom in range(100):
         steps = np.linspace(-1, 1, 13 if zoom == 0 else 3)
         offsets = np.array(list(product(*[steps if moving else [0.0] for moving in moves]))) * width
         t = np.unique(np.clip(np.concatenate([centre + offsets for centre in centres]), 0, 1), axis=0)
-        loss = _loss_at(c, space, regime, pinned, t)
+        loss = _loss_at(losses, space, regime, pinned, t)
         order = np.argsort(loss)[:200]
-        best = min(best, loss[order[0]])
+        least = float(loss[order[0]])
+        better = least < best * (1 - 1e-9)
+        best = min(best, least)
+        first = best if zoom == 0 else first
         centres = []
         for i in order:  # up to four, apart from one another
             apart = all(np.abs(t[i] - other).max() > 1.5 * width / (len(steps) - 1) for other in centres)
             if apart and np.isfinite(loss[i]) and len(centres) < 4:
                 centres.append(t[i])
-        if not centres:
-            return np.inf
-        width *= 2 / 12 if zoom == 0 else 0.6
-    return best
+        if not centres or width < 1e-6:
+            break
+        # while it gets better, along a kink too, it is not near yet
+        width *= 2 / 12 if zoom == 0 else 1.0 if better else 0.6
+    return first, best
 
 
-def _loss_at(c: Mapping[str, float], space: Space, regime: str, pinned: bool, t: np.ndarray) -> np.ndarray:
+def _loss_at(losses: Losses, space: Space, regime: str, pinned: bool, t: np.ndarray) -> np.ndarray:
     bound = {name: (space[name].low, space[name].high) for name in space.bounds}
     U, r_1 = space.target_tokens, space.first_ratio
     paid = space.compute / (6.0 * space.cost.unit_params * space.cost.unit_tokens)  # N D
@@ -163,7 +178,7 @@ def _loss_at(c: Mapping[str, float], space: Space, regime: str, pinned: bool, t:
             (f_low <= r_f * slack) & (r_f <= f_high * slack) & (k_low <= k * slack) & (k <= k_high * slack)
         )
         feasible &= (bound["target_ratio"][0] <= r * slack) & (r <= bound["target_ratio"][1] * slack)
-        return np.where(feasible, m3_loss(c, N, U, k, r, r_f), np.inf)
+        return np.where(feasible, losses(N, k, r, r_f), np.inf)
 
 
 def _between(low, high, t: np.ndarray) -> np.ndarray:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from m3bayes.decision import Recommendation, Risk, frontier, recommend, risk
+from m3bayes.decision.constraints import at_most
+from m3bayes.decision.cost import money
 from m3bayes.decision.frontier import undominated
 from m3bayes.errors import RecipeError
 from m3bayes.inference.predict import loss_draws
@@ -115,3 +117,23 @@ def test_dominated_points_are_dropped():
 def test_weights_and_levels_that_are_none_are_refused(given):
     with pytest.raises(RecipeError, match="expected"):
         frontier(POST, **REQUEST, **given)
+
+
+def test_a_constraint_moves_the_whole_frontier(curve):
+    """As a bound there; a second budget of half the compute is half the compute."""
+    few = {**REQUEST, "level": 0.8, "weights": (0.0, 1.0)}
+    most = 0.5 * min(recipe.params for recipe in curve.recipes)
+    small = frontier(POST, constraints=[at_most("N", most)], **few)
+    assert all(recipe.params <= most * (1 + 1e-9) for recipe in small.recipes)
+    # regret counts from the optimum within the constraint
+    assert small.table["loss_mean"].min() > curve.table["loss_mean"].min()
+    best = recommend(POST, constraints=[at_most("N", most)], **REQUEST)
+    assert small.table["loss_mean"].iloc[0] == pytest.approx(best.loss.mean, rel=1e-9)
+    paid = frontier(POST, constraints=[at_most(money(1.0 / C), 0.5)], **few)
+    half = frontier(POST, **{**few, "compute": C / 2})
+    assert all(6 * recipe.params * recipe.tokens <= C / 2 * (1 + 1e-9) for recipe in paid.recipes)
+    np.testing.assert_allclose(
+        paid.table[["mean", "cvar", "loss_mean"]].iloc[[0, -1]],
+        half.table[["mean", "cvar", "loss_mean"]].iloc[[0, -1]],
+        rtol=1e-6,
+    )

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from m3bayes.decision import guidelines
-from m3bayes.decision.budgets import regime_optima, request
+from m3bayes.decision.budgets import increasing, regime_optima, request
+from m3bayes.decision.constraints import at_most
 from m3bayes.decision.regret import best_regime
 from m3bayes.errors import InfeasibleError, RecipeError
 from m3bayes.laws import chinchilla, m3
@@ -100,6 +101,49 @@ def test_without_overfitting_epochs_collapse_on_one_curve():
     # where the runs' range cuts epochs off, the curves come apart
     cut = guidelines.epochs(post, [1e14, 3e15], np.geomspace(1e5, 1e7, 4))
     assert cut.at_bound > 0 and cut.spread is not None and cut.spread.mean > 3 * found.spread.mean
+
+
+def test_a_constraint_narrows_the_map_as_a_bound_does():
+    post = posterior(scattered(CHINCHILLA, 0), synthetic.runs(), chinchilla())
+    grid = {"compute": [1e14, 1e16], "target_tokens": [1e5, 1e6], "freeze": {"r": 1.0}}
+    found = guidelines.epochs(post, bounds=OPEN, constraints=[at_most("k", 4)], **grid)
+    bounded = guidelines.epochs(post, bounds=OPEN | {"epochs": (0.0, 4.0)}, **grid)
+    assert np.nanmax(found.epochs) <= 4 * (1 + 1e-9) and found.at_bound > 0
+    np.testing.assert_allclose(found.epochs, bounded.epochs, rtol=1e-9)
+    size = guidelines.model_size(post, bounds=OPEN, constraints=[at_most("N", 1e5)], **grid)
+    assert size.at_bound == 1
+    # N*(C) is that of no constraint
+    free = guidelines.model_size(post, bounds=OPEN, **grid)
+    assert np.all(size.ratio < free.ratio)
+
+
+def test_a_constraint_narrows_the_map_of_regimes():
+    text = TEXT[[1, 4]]
+    narrow = guidelines.regimes(POST, COMPUTE[:1], text, constraints=[at_most("S", 1e-3)])
+    # without source text there is the target text alone
+    assert np.all(narrow.probability["monolingual"] == 1)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["1e14", ["1e13", "1e14"], [1e13, "1e14"], [1e13, math.nan], [1e13, math.inf], [True, 2.0], [1e13, None],
+     [[1e13, 1e14]], [[1e13], [1e13, 1e14]], [1e13 + 1j], [10**400], [], [0.0, 1.0], 1e14, {1.0: 2.0}],
+    ids=str,
+)  # fmt: skip
+def test_grids_that_are_none_are_refused(given):
+    """Tried where types are not checked: callers do not check them."""
+    unchecked = getattr(increasing, "__wrapped__", increasing)
+    with pytest.raises(
+        RecipeError, match=r"compute is .*; expected positive numbers that increase"
+    ) as caught:
+        unchecked("compute", given)
+    assert "\n" not in str(caught.value)
+
+
+def test_grids_of_any_numbers_are_taken():
+    for given in ([10**19, 10**21], range(1, 4), np.float32([1, 2]), (1, 2.5), np.array([3])):
+        values = increasing("compute", given)
+        assert values.dtype == np.float64 and list(values) == [float(value) for value in given]
 
 
 def test_what_cannot_be_mapped_is_refused():

@@ -11,7 +11,8 @@ import pytest
 from scipy.optimize import brentq
 
 from m3bayes.decision.budgets import recommended, request
-from m3bayes.decision.cost import hours
+from m3bayes.decision.constraints import at_least, at_most, equal
+from m3bayes.decision.cost import hours, money
 from m3bayes.decision.inverse import (
     best_epochs,
     least_compute,
@@ -117,6 +118,79 @@ def test_another_cost_keeps_its_inverse_and_its_unit():
     assert in_hours.value == pytest.approx(in_flop.value / 3.6e15, rel=3e-3)
     with pytest.raises(InfeasibleError, match=r"already cost \S+ hours"):
         least_target_text(ONE, 1e-12, 3.5, cost=cost, freeze=ALONE)
+
+
+def test_a_smaller_model_takes_more_compute():
+    """With N at most a third of the best, D is what the loss still needs."""
+    free = least_compute(ONE, 1e6, 3.5, bounds=OPEN, freeze=ALONE)
+    most = free.recipe.params / 3
+    found = least_compute(ONE, 1e6, 3.5, bounds=OPEN, freeze=ALONE, constraints=[at_most("N", most)])
+    D = ((3.5 - E - A * most**-ALPHA) / B) ** (-1 / BETA)
+    assert found.value == pytest.approx(6 * most * D, rel=2e-3)
+    assert found.recipe.params == pytest.approx(most) and found.value > free.value
+    assert ("params",) in [note.about for note in found.notes if note.code == "AT_BOUND"]
+    loose = least_compute(ONE, 1e6, 3.5, bounds=OPEN, freeze=ALONE, constraints=[at_most("N", 10 * most)])
+    assert loose.value == pytest.approx(free.value, rel=2e-3)
+
+
+def test_fewer_epochs_take_more_text():
+    C = 1e17
+    D_star = float(chinchilla_optimum(CHINCHILLA, C)[1])
+    wanted = chinchilla_loss(C / (6 * 0.2 * D_star), 0.2 * D_star)
+    one = least_target_text(ONE, C, wanted, bounds=FOUR, freeze=ALONE, constraints=[at_most("k", 1)])
+    assert math.log(one.value) == pytest.approx(math.log(0.2 * D_star), abs=2e-3)
+    assert one.recipe.epochs == pytest.approx(1)
+    # a second budget that allows .8 of the compute
+    less, paid = (
+        least_target_text(ONE, most, wanted, bounds=FOUR, freeze=ALONE, constraints=constraints)
+        for most, constraints in ((0.8 * C, ()), (C, [at_most(money(1 / C), 0.8)]))
+    )
+    assert paid.value == pytest.approx(less.value, rel=2e-3) and paid.value > 1.05 * one.value / 4
+    assert 6 * paid.recipe.params * paid.recipe.tokens <= 0.8 * C * (1 + 1e-9)
+
+
+def test_constraints_on_the_size_are_those_of_the_smallest_model():
+    C = 1e17
+    N_star = float(chinchilla_optimum(CHINCHILLA, C)[0])
+    wanted = chinchilla_loss(0.3 * N_star, C / (6 * 0.3 * N_star))
+    ask = {"compute": C, "target_tokens": 1e6, "loss": wanted, "bounds": OPEN, "freeze": ALONE}
+    free = smallest_model(ONE, **ask)
+    larger = 1.5 * free.value
+    for constraints in ([at_least("N", larger)], [equal("params", larger)]):
+        assert smallest_model(ONE, **ask, constraints=constraints).value == pytest.approx(larger, rel=1e-9)
+    most = smallest_model(ONE, **ask, constraints=[at_most("N", larger)])
+    assert most.value == pytest.approx(free.value, rel=2e-3)
+    with pytest.raises(InfeasibleError, match=r"no params from .* reaches loss"):
+        smallest_model(ONE, **ask, constraints=[at_most("N", free.value / 2)])
+    # with fewer tokens allowed a larger model must do
+    D = 0.5 * free.recipe.tokens
+    fewer = smallest_model(ONE, **ask, constraints=[at_most("D", D)])
+    N = ((wanted - E - B * D**-BETA) / A) ** (-1 / ALPHA)
+    assert fewer.value == pytest.approx(N, rel=2e-3) and fewer.value > free.value
+
+
+def test_text_is_worth_more_where_it_may_be_repeated_less():
+    def loss(k: float, U: float) -> float:
+        return chinchilla_loss(1e17 / (6 * k * U), k * U)
+
+    for k in (4, 2):
+        found = value_of_text(
+            ONE, 1e17, 1e6, 1e6, bounds=FOUR, freeze=ALONE, constraints=[at_most("epochs", k)]
+        )
+        assert found.gain.mean == pytest.approx(loss(k, 1e6) - loss(k, 2e6), rel=1e-6)
+
+
+def test_a_constraint_that_nothing_meets_is_said():
+    for ask in (
+        lambda **given: least_compute(ONE, 1e6, 3.5, **given),
+        lambda **given: least_target_text(ONE, 1e17, 3.5, **given),
+        lambda **given: smallest_model(ONE, 1e17, 1e6, 3.5, **given),
+        lambda **given: value_of_text(ONE, 1e17, 1e6, 1e6, **given),
+    ):
+        with pytest.raises(InfeasibleError, match="constraint"):
+            ask(freeze=ALONE, constraints=[at_most("N", 1e3)])
+        with pytest.raises(RecipeError, match="no variable 'depth'"):
+            ask(freeze=ALONE, constraints=[at_most("depth", 1e3)])
 
 
 TEXTS = """

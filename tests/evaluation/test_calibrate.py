@@ -16,8 +16,8 @@ from m3bayes.evaluation.calibrate import (
     LOG_LIKELIHOOD,
     RANKED,
     _quantities,
-    _ranked,
     calibrate,
+    ranked,
     summary,
 )
 from m3bayes.inference.noise import normal
@@ -128,12 +128,12 @@ def test_too_few_draws_to_rank_among_are_refused():
 
 def test_ties_are_broken_at_random():
     random = np.random.default_rng(0)
-    found = [_ranked(np.ones(400), 1.0, random) for _ in range(2000)]
+    found = [ranked(np.ones(400), 1.0, random) for _ in range(2000)]
     ranks, places = np.array(found).T
     assert set(ranks) == set(range(RANKED + 1))
     assert stats.kstest(places, "uniform").pvalue > 1e-3
-    assert _ranked(np.arange(400.0), 500.0, random)[0] == RANKED
-    assert _ranked(np.arange(400.0), -1.0, random) == (0, pytest.approx(0.5 / 401, abs=0.5 / 401))
+    assert ranked(np.arange(400.0), 500.0, random)[0] == RANKED
+    assert ranked(np.arange(400.0), -1.0, random) == (0, pytest.approx(0.5 / 401, abs=0.5 / 401))
 
 
 def test_the_standing_quantities():

@@ -185,3 +185,39 @@ def test_the_prior_check_has_the_priors_quantiles():
         assert found.loc[name, "plausible"] == pytest.approx(inside.mean(), abs=4 * 0.5 / np.sqrt(4000))
         below = stats.norm.cdf(np.log(found.loc[name, "median"]), mean, spread).mean()
         assert below == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(4000))
+
+
+def test_runs_read_some_at_a_time_say_the_same(monkeypatch):
+    post = exact_fit(measured(design(30)))
+    whole = check(post)
+    monkeypatch.setattr(checks, "RUNS_AT_ONCE", 7)
+    parts = check(post)
+    for name in ("pit", "residual", "pareto_k"):
+        np.testing.assert_allclose(parts.runs[name], whole.runs[name], rtol=1e-12)
+    one, other = (found.table.set_index(["test", "about"]) for found in (whole, parts))
+    np.testing.assert_allclose(other["statistic"], one["statistic"], rtol=0.02)  # replicated by other numbers
+    np.testing.assert_allclose(other["p"], one["p"], atol=0.05)
+
+
+def test_sizes_of_residuals_that_the_fit_absorbed_part_of_are_simulated_rightly():
+    """Against residuals made by the whole root of I - H: p values within 4 Monte Carlo standard errors."""
+    random = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(random.normal(size=(12, 4)))
+    H = basis @ np.diag([1.0, 0.9, 0.5, 0.1]) @ basis.T
+    share, axes = np.linalg.eigh(np.eye(12) - H)
+    root = axes * np.sqrt(np.clip(share, 0, 1))
+    simulated = random.normal(size=(checks.SIMULATIONS, 12)) @ root.T
+    z = random.normal(size=12)
+    columns = checks._designs(
+        {"epochs": np.arange(1.0, 13.0), "target_ratio": random.uniform(size=12)}, {}, powers=2
+    )
+    w = checks._sizes(np.vstack([z, simulated / np.sqrt(np.sum(root**2, axis=1))]))
+    w = w - w.mean(axis=1, keepdims=True)
+    found = {test.about: test for test in checks._trends_of_spread(z, H.copy(), columns, random)}
+    for name, X in columns.items():
+        explained = np.sum((w @ X) ** 2, axis=1)
+        F = explained / (np.sum(w**2, axis=1) - explained) * (12 - X.shape[1] - 1) / X.shape[1]
+        p = np.mean(F[1:] >= F[0])
+        assert found[name].statistic == pytest.approx(F[0])
+        error = np.sqrt(2 * p * (1 - p) / checks.SIMULATIONS)
+        assert abs(found[name].p - p) < 4 * error, name

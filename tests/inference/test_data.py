@@ -106,3 +106,62 @@ def test_errors_name_what_is_missing():
     in_millions = runs_from_frame(table().frame(), unit_params=1e6)
     with pytest.raises(RunTableError, match="farseer has its coefficients in parameters"):
         canonical(in_millions, named("farseer"), student_t())
+
+
+@pytest.mark.parametrize(
+    ("law", "column", "cell", "said"),
+    [
+        ("multilingual", "languages", "many", r"row 4, column languages: 'many', expected a finite number"),
+        (
+            "multilingual",
+            "languages",
+            "",
+            r"row 4, column languages: blank.*, since law multilingual reads it",
+        ),
+        ("multilingual", "languages", np.inf, r"row 4, column languages: inf, expected a finite number"),
+        (
+            "multilingual",
+            "languages",
+            0.0,
+            r"row 4: languages 0, expected values at which K, which law multilingual",
+        ),
+        ("continued", "continued", "yes", r"row 4, column continued: 'yes', expected a finite number"),
+        ("atlas", "en_tokens", -1.0, r"row 4, column en_tokens: -1, expected a finite number of 0 or more"),
+        ("atlas", "en_unique_tokens", None, r"row 4, column en_unique_tokens: blank"),
+    ],
+)
+def test_cells_of_a_laws_own_columns_are_named(law, column, cell, said):
+    options = {"sources": ("en",)} if law == "atlas" else {}
+    own = {"languages": 2.0, "continued": 1.0, "en_tokens": 0.0, "en_unique_tokens": 1e9}
+    frame = table(**own).frame().astype({column: object})
+    frame.loc[3, column] = cell
+    with pytest.raises(RunTableError, match=said):
+        canonical(runs_from_frame(frame), named(law, **options), student_t())
+    fine = runs_from_frame(frame.assign(**{column: 0.0 if column.endswith("tokens") else 1.0}))
+    canonical(fine, named(law, **options), student_t())
+
+
+def test_a_run_is_named_as_its_table_names_it():
+    frame = table(languages=2.0, run=[f"run-{i}" for i in range(40)]).frame()
+    frame.loc[7, "languages"] = 0.0
+    with pytest.raises(RunTableError, match="run-7: languages 0"):
+        canonical(runs_from_frame(frame), named("multilingual"), student_t())
+
+
+def test_named_sources_are_part_of_the_source_text():
+    law = named("atlas", sources=("en", "fr"))
+    S = table().source_tokens
+    columns = {"en_tokens": 0.6 * S, "en_unique_tokens": 0.6 * S, "fr_tokens": 0.4 * S, "fr_unique_tokens": S}
+    canonical(table(**columns), law, student_t())
+    canonical(table(**columns | {"fr_tokens": 0.1 * S}), law, student_t())  # the rest has no name
+    row = int(np.flatnonzero(S)[0])
+    too_much = 0.4 * S + np.where(np.arange(40) == row, 0.05 * S, 0.0)
+    said = (
+        rf"row {row + 1}, column en_tokens \+ fr_tokens: .*, expected at most the source tokens seen, .* = "
+    )
+    with pytest.raises(RunTableError, match=said):
+        canonical(table(**columns | {"fr_tokens": too_much}), law, student_t())
+    with pytest.raises(
+        RunTableError, match=r"column fr_unique_tokens: 0.*a number above 0, since fr_tokens is"
+    ):
+        canonical(table(**columns | {"fr_unique_tokens": 0.0}), law, student_t())

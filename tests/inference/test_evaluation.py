@@ -24,7 +24,7 @@ def problem():
 
 def test_values_and_gradients_are_those_of_the_potential(problem):
     arrays, q = problem
-    values, gradients = evaluator(chinchilla(), normal(), 0, arrays)(q)
+    values, gradients = evaluator(coordinates(chinchilla(), normal(), 0), arrays)(q)
     assert values.shape == (len(q),) and gradients.shape == q.shape
     with jax.enable_x64(True):
         space = coordinates(chinchilla(), normal(), 0)
@@ -36,13 +36,15 @@ def test_values_and_gradients_are_those_of_the_potential(problem):
 
 def test_a_point_s_value_does_not_depend_on_its_company(problem, monkeypatch):
     arrays, q = problem
-    evaluate = evaluator(chinchilla(), normal(), 0, arrays)
+    evaluate = evaluator(coordinates(chinchilla(), normal(), 0), arrays)
     together = evaluate(q)
     for count in (1, FEWEST - 1, 2 * FEWEST, MOST + 1):
         for part, whole in zip(evaluate(q[:count]), together, strict=True):
             np.testing.assert_array_equal(part, whole[:count])
     monkeypatch.setattr("os.cpu_count", lambda: 5)
-    for other, whole in zip(evaluator(chinchilla(), normal(), 0, arrays)(q), together, strict=True):
+    for other, whole in zip(
+        evaluator(coordinates(chinchilla(), normal(), 0), arrays)(q), together, strict=True
+    ):
         np.testing.assert_array_equal(other, whole)
 
 
@@ -50,5 +52,5 @@ def test_no_density_is_an_infinite_potential(problem):
     arrays, q = problem
     outside = q[:2].copy()
     outside[1, 0] = 20.0  # E far above the median loss
-    values, _ = evaluator(chinchilla(), normal(), 0, arrays)(outside)
+    values, _ = evaluator(coordinates(chinchilla(), normal(), 0), arrays)(outside)
     assert list(np.isfinite(values)) == [True, False]

@@ -82,3 +82,26 @@ def test_unidentified_is_as_wide_as_the_prior():
     prior = {"alpha": random.normal(size=2000), "tau": random.normal(size=2000)}
     notes = unidentified({"alpha": prior["alpha"] / 3, "tau": random.normal(size=2000)}, prior)
     assert [note.about for note in notes] == [("tau",)]
+
+
+def test_a_chain_that_never_moves_is_named_without_a_warning():
+    for still in (("lp", "energy"), ("lp",), ("energy",)):
+        draws, statistics = sample()
+        for values in draws.values():
+            values[2] = 0.3
+        for name in still:
+            statistics[name][2] = 1.5
+        gate = judge(draws, statistics)  # warnings are errors
+        assert np.isnan(gate.e_bfmi) and not gate.passed
+        note = next(note for note in gate.notes if note.code == "E_BFMI")
+        assert note.message.startswith("chain 2 never moved") and note.about == ("chain 2",)
+
+
+def test_chains_that_all_stand_still_do_not_pass():
+    draws, statistics = sample()
+    gate = judge(
+        {name: np.ones_like(values) for name, values in draws.items()},
+        {name: np.ones_like(values) for name, values in statistics.items()},
+    )
+    assert {"R_HAT", "E_BFMI"} <= codes(gate)
+    assert "chain 0, chain 1, chain 2, chain 3 never moved" in " ".join(note.message for note in gate.notes)

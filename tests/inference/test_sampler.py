@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from m3bayes.inference import sampler
+from m3bayes.inference.coordinates import coordinates
 from m3bayes.inference.data import canonical
 from m3bayes.inference.mode import find_mode
 from m3bayes.inference.noise import normal
@@ -30,7 +31,12 @@ def run(problem, keys=(1, 2), **options):
     starts = np.stack([mode.q[0]] * len(keys))
     with jax.enable_x64(True):
         return sample(
-            chinchilla(), normal(), 0, arrays, frame, starts, [jax.random.key(k) for k in keys], **settings
+            coordinates(chinchilla(), normal(), 0),
+            arrays,
+            frame,
+            starts,
+            [jax.random.key(k) for k in keys],
+            **settings,
         )
 
 
@@ -70,7 +76,7 @@ def test_a_start_outside_the_support_is_brought_inside(problem):
     far[0] += 30.0  # E above the median loss: no density there
     with jax.enable_x64(True):
         chains = sample(
-            chinchilla(), normal(), 0, arrays, frame, far[None], [jax.random.key(0)],
+            coordinates(chinchilla(), normal(), 0), arrays, frame, far[None], [jax.random.key(0)],
             warmup=100, draws=50, target_accept=0.9,
         )  # fmt: skip
     assert np.isfinite(chains[0].statistics["lp"]).all()
@@ -85,3 +91,19 @@ def test_frames_whiten():
     draws = random.normal(size=(5000, 3)) @ root.T
     axes = np.asarray(frame_of(draws).axes)
     np.testing.assert_allclose(axes @ axes.T, np.cov(draws, rowvar=False), rtol=1e-4, atol=1e-5)
+
+
+def test_where_one_chain_fails_the_others_end_with_their_chunk(problem):
+    written: list[int] = []
+
+    def fail(chain: int, done: int, divergences: int) -> None:
+        if chain == 0:
+            raise ZeroDivisionError("in chain 0")
+
+    def write(chain: int, arrays) -> None:
+        if chain == 1:
+            written.append(int(arrays["done"]))
+
+    with pytest.raises(ZeroDivisionError, match="in chain 0"):
+        run(problem, draws=100_000, report=fail, store=ChainStore(lambda chain: None, write))
+    assert max(written, default=0) < 50_000

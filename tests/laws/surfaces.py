@@ -38,6 +38,10 @@ def recipe(
     final_ratio=1.0,
     languages=4.0,
     continued=1.0,
+    en_tokens=1e9,
+    en_unique_tokens=4e8,
+    fr_tokens=2e8,
+    fr_unique_tokens=3e8,
 ) -> dict[str, float]:
     return {
         "params": params,
@@ -47,6 +51,10 @@ def recipe(
         "final_ratio": final_ratio,
         "languages": languages,
         "continued": continued,
+        "en_tokens": en_tokens,
+        "en_unique_tokens": en_unique_tokens,
+        "fr_tokens": fr_tokens,
+        "fr_unique_tokens": fr_unique_tokens,
     }
 
 
@@ -71,7 +79,7 @@ PLAUSIBLE = {
     "chinchilla": MAIN,
     "data_constrained": {**MAIN, "R_D": 15.0, "R_N": 5.0},
     "target_ratio": {**MAIN, "gamma": 0.1, "lambda": 0.07},
-    "atlas": {**MAIN, "lambda": 0.07, "tau": 0.23},
+    "atlas": {**MAIN, "lambda": 0.07, "tau": 0.23, "tau_en": 0.3, "tau_fr": -0.15, "tau_other": 0.1},
     "prescriptive": {**MAIN, **PENALTY},
     "practical": {
         "E": 1.7,
@@ -119,6 +127,10 @@ def recipes(most_epochs: float = 40.0, least_ratio: float = 0.02) -> st.SearchSt
         final_ratio=ratio,
         languages=_log_uniform(1.0, 400.0),
         continued=st.sampled_from([0.0, 1.0]),
+        **{
+            name: _log_uniform(1e7, 1e11)
+            for name in ("en_tokens", "en_unique_tokens", "fr_tokens", "fr_unique_tokens")
+        },
     )
 
 
@@ -171,8 +183,14 @@ def naive(law: Law, c, x) -> float:
         return main(c, N, U * worth(k, c["lambda"]) + S if "lambda" in c else D) * r ** -c["gamma"]
     if law.name == "atlas":
         Q = U * worth(k, c["lambda"])
-        z = 1 + c["tau"] * S / Q
-        return main(c, N, Q + c["tau"] * S if z >= 0.5 else Q / (4 * (1 - z)))
+        gain = c.get("tau", 0.0) * S
+        named = law.options.get("sources", ())
+        for s in named:
+            D_s, U_s = x[f"{s}_tokens"], x[f"{s}_unique_tokens"]
+            gain += c[f"tau_{s}"] * U_s * worth(D_s / U_s, c["lambda"])
+        gain += c.get("tau_other", 0.0) * max(S - sum(x[f"{s}_tokens"] for s in named), 0.0)
+        z = 1 + gain / Q
+        return main(c, N, Q + gain if z >= 0.5 else Q / (4 * (1 - z)))
     if law.name == "prescriptive":
         return main(c, N, seen) + penalty(c, N, U, k)
     if law.name == "practical":

@@ -21,6 +21,7 @@ VARIANTS = (
     named("m3", penalty_tokens="target+source"),
     named("m3", floor=True),
     named("target_ratio", repetition=True),
+    named("atlas", sources=("en", "fr"), similarity={"en": 0.6}, other=True),
     *(
         named(n, tokens="all")
         for n in ("chinchilla", "data_constrained", "prescriptive", "practical", "farseer")
@@ -132,11 +133,7 @@ def test_units_do_not_matter(law, data):
     """Coefficients converted by ``at`` and ``of_loss`` give the same loss in other units."""
     c, x = data.draw(coefficients(law)), data.draw(recipes())
     unit = {n: 10.0 ** data.draw(st.floats(-9, 9)) for n in ("params", "tokens", "loss")}
-    there = {
-        **x,
-        "params": x["params"] / unit["params"],
-        "target_tokens": x["target_tokens"] / unit["tokens"],
-    }
+    there = in_units(x, unit["params"], unit["tokens"])
     converted = {}
     for coefficient in law.coefficients:
         value = c[coefficient.name] / (unit["loss"] if coefficient.of_loss else 1.0)
@@ -151,11 +148,17 @@ def test_units_do_not_matter(law, data):
 @every_law
 def test_references_have_the_units_they_state(law):
     x = recipe(epochs=3.0, target_ratio=0.4)
-    there = {**x, "params": x["params"] / 1e3, "target_tokens": x["target_tokens"] / 1e5}
+    there = in_units(x, 1e3, 1e5)
     for name in {quantity for c in law.coefficients for quantity in c.at}:
         of = law.references[name]
         change = of.log_value(x) - of.log_value(there)
         assert change == pytest.approx(of.params * np.log(1e3) + of.tokens * np.log(1e5), abs=1e-9)
+
+
+def in_units(x, params: float, tokens: float) -> dict[str, float]:
+    """A recipe in other units of parameters and of tokens."""
+    unit = {"params": params, "tokens": tokens}
+    return {name: value / unit.get(name.rpartition("_")[2], 1.0) for name, value in x.items()}
 
 
 def signed(power: str) -> float:
@@ -173,6 +176,10 @@ def typical_table(runs: int = 40) -> dict[str, np.ndarray]:
         "final_ratio": np.maximum(r, rng.uniform(0, 1, runs)),
         "languages": np.exp(rng.uniform(0, np.log(50), runs)),
         "continued": rng.integers(0, 2, runs).astype(float),
+        **{
+            name: np.exp(rng.uniform(np.log(1e8), np.log(1e10), runs))
+            for name in ("en_tokens", "en_unique_tokens", "fr_tokens", "fr_unique_tokens")
+        },
     }
 
 

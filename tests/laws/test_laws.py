@@ -41,7 +41,7 @@ def test_options_come_back_from_a_file():
     [
         ("m4", {}, f"no law is called 'm4'; known are {', '.join(NAMES)}"),
         ("m3", {"tokens": "all"}, "law m3 has no option 'tokens'; it takes penalty_tokens, floor, drop"),
-        ("atlas", {"eta": 1}, "law atlas has no option 'eta'; it takes drop"),
+        ("atlas", {"eta": 1}, "law atlas has no option 'eta'; it takes drop, sources, similarity, target, other"),
         ("chinchilla", {"tokens": "source"},
          "law chinchilla: option tokens is 'source'; expected 'target' or 'all'"),
         ("m3", {"floor": "yes"}, "law m3: option floor is 'yes'; expected False or True"),

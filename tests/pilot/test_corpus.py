@@ -55,7 +55,8 @@ def paths(tmp_path):
 def read(paths, **options: Any):
     targets = {name: path for name, path in paths.items() if name != "en"}
     options.setdefault("validation_share", SHARE)
-    return read_corpora(targets, ("en", paths["en"]), **options)
+    found, sources = read_corpora(targets, {"en": paths["en"]}, **options)
+    return found, sources["en"]
 
 
 def documents(stream: np.ndarray) -> list[str]:
@@ -389,9 +390,32 @@ def test_settings_that_make_no_sense_are_refused(paths):
     with pytest.raises(M3BayesError, match="validation_tokens is 0, expected 1 or more"):
         read(paths, validation_tokens=0)
     with pytest.raises(M3BayesError, match="no target corpus"):
-        read_corpora({}, ("en", paths["en"]))
-    with pytest.raises(M3BayesError, match="'en' names both a target and the source"):
-        read_corpora({"en": paths["de"]}, ("en", paths["en"]))
+        read_corpora({}, {"en": paths["en"]})
+    with pytest.raises(M3BayesError, match="no source corpus"):
+        read_corpora({"de": paths["de"]}, {})
+    with pytest.raises(M3BayesError, match="'en' names both a target and a source"):
+        read_corpora({"en": paths["de"]}, {"en": paths["en"]})
+
+
+def test_a_source_gives_way_to_the_targets_and_to_the_sources_before_it(paths, tmp_path):
+    shared_line, of_target = sentence(words(7), np.random.default_rng(7)), lines_of(paths["de"])[3]
+    second = texts(5, 40)
+    second[4] += "\n" + shared_line + "\n" + of_target
+    write_folder(tmp_path / "fr", second)
+    first = (paths["en"] / "002.txt").read_text()
+    (paths["en"] / "002.txt").write_text(first + "\n" + shared_line)
+    targets = {"de": paths["de"], "ja": paths["ja"]}
+    found, sources = read_corpora(targets, {"en": paths["en"], "fr": tmp_path / "fr"}, validation_share=SHARE)
+    alone, only = read_corpora(targets, {"en": paths["en"]}, validation_share=SHARE)
+    # what a text keeps to train on does not hang on those after it
+    assert np.array_equal(only["en"].train, sources["en"].train)
+    assert all(np.array_equal(alone[name].train, found[name].train) for name in targets)
+    assert sources["fr"].counts["lines_of_targets"] == 2
+    assert {shared_line, of_target}.isdisjoint(lines(sources["fr"].train) | lines(sources["fr"].validation))
+
+
+def lines_of(folder) -> list[str]:
+    return (folder / "001.txt").read_text().split("\n")
 
 
 # ---- cache -------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from m3bayes.errors import RecipeError, RunTableError
 from m3bayes.files import write_text
 from m3bayes.pilot.designs import CELL_EPOCHS, CELL_RATIO, interleave
 from m3bayes.pilot.model import SHAPES, Shape
-from m3bayes.pilot.plan import generate_plan, plan_cost, plan_from_frame, read_plan
+from m3bayes.pilot.plan import generate_plan, plan_cost, plan_from_frame, read_plan, source_columns
 from m3bayes.recipe import recipe_columns
 from m3bayes.table_checks import VARIABLES, last_stage_share
 
@@ -349,6 +349,24 @@ def test_optional_and_further_columns_are_kept(plan, tmp_path):
     assert again["note"].tolist() == ["x"] * 3
 
 
+def test_sources_and_checkpoints_are_read_as_numbers_and_names(plan, tmp_path):
+    given = plan.head(3).assign(en_tokens=[100, np.nan, 0], checkpoint=["7", "", "a"])
+    write_text(tmp_path / "plan.csv", given.to_csv(index=False))
+    again = read_plan(tmp_path / "plan.csv")
+    assert again["en_tokens"].tolist()[::2] == [100.0, 0.0] and math.isnan(again["en_tokens"][1])
+    assert again["checkpoint"].tolist() == ["7", "", "a"]
+    assert source_columns([*again.columns, "tokens", "last_stage_tokens", "en_unique_tokens"]) == [
+        "en_tokens"
+    ]
+    alone = read_plan(_written(plan.head(2).assign(checkpoint=""), tmp_path / "blank.csv"))
+    assert alone["checkpoint"].tolist() == ["", ""]
+
+
+def _written(plan, path):
+    write_text(path, plan.to_csv(index=False))
+    return path
+
+
 def test_ratios_and_first_ratio_may_be_left_out(plan):
     rows = plan.head(4).drop(columns=["target_ratio", "final_ratio", "first_ratio"])
     again = plan_from_frame(rows)
@@ -378,10 +396,12 @@ def test_ratios_and_first_ratio_may_be_left_out(plan):
         ("lr", "1e-3 or so", "column lr: '1e-3 or so', expected a number"),
         ("weight_decay", "-0.1", "column weight_decay: -0.1"),
         ("decay", "step", "column decay: 'step', expected linear or cosine"),
+        ("en_tokens", "-1", "column en_tokens: -1, expected a finite number of tokens, 0 or more"),
+        ("en_tokens", "half", "column en_tokens: 'half', expected a number"),
     ],
 )
 def test_bad_cells_are_named(plan, tmp_path, column, value, said):
-    given = plan.head(6).assign(lr="", weight_decay="", decay="").astype(object)
+    given = plan.head(6).assign(lr="", weight_decay="", decay="", en_tokens="").astype(object)
     given.loc[4, column] = value
     write_text(tmp_path / "odd.csv", given.to_csv(index=False))
     with pytest.raises(RunTableError, match=r"^odd\.csv: row 5 \(line 6\)") as problem:

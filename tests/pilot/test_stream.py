@@ -1,12 +1,25 @@
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3bayes.errors import RecipeError
-from m3bayes.pilot.stream import StageWindows, gather, passes, realised, spread, stage_windows, stream
+from m3bayes.pilot.stream import (
+    SourceText,
+    StageWindows,
+    gather,
+    passes,
+    realised,
+    shared,
+    spread,
+    stage_windows,
+    stream,
+    turns,
+)
 from m3bayes.recipe import Recipe, recipe
 
 L, B = 16, 4
@@ -73,22 +86,74 @@ def test_passes_are_cut_and_ordered_anew():
 
 def test_source_text_is_never_read_twice():
     stages = (StageWindows(50, 0), StageWindows(30, 15))
-    order = stream(stages, 10 * L, 65, L, seed=3)
+    order = stream(stages, 10 * L, [SourceText(65)], L, seed=3)
     source = order.start[~order.is_target]
     assert len(source) == 65 == len(set(source))
     with pytest.raises(RecipeError, match="1,040 source tokens asked for, 1,024 there are"):
-        stream(stages, 10 * L, 64, L, seed=3)
+        stream(stages, 10 * L, [SourceText(64)], L, seed=3)
+
+
+def test_one_source_is_read_in_the_order_of_its_seed():
+    order = stream([StageWindows(160, 40)], 10 * L, [SourceText(500)], L, seed=5)
+    naive = L * np.random.default_rng([5, 2]).permutation(500)[:120]
+    assert (order.start[~order.is_target] == naive).all()
+
+
+@settings(deadline=None)
+@given(st.integers(0, 300), st.lists(st.floats(0, 5), min_size=1, max_size=4))
+def test_shares_are_met_to_within_a_window(windows, shares):
+    if windows and sum(shares) < 1e-3:
+        return
+    counts = shared(windows, shares)
+    assert sum(counts) == windows and min(counts) >= 0
+    wanted = windows * np.array(shares) / max(sum(shares), 1e-3)
+    assert np.abs(counts - wanted).max() <= 1 + 1e-9
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=4))
+def test_sources_take_turns_in_proportion(counts):
+    found = turns(counts)
+    naive = sorted((Fraction(2 * i + 1, 2 * n), source) for source, n in enumerate(counts) for i in range(n))
+    assert found.tolist() == [source for _, source in naive]
+    for source, count in enumerate(counts):
+        so_far = np.cumsum(found == source) - count * np.arange(1, len(found) + 1) / max(len(found), 1)
+        assert not len(found) or np.abs(so_far).max() < len(counts)
+
+
+def test_several_sources_lie_end_to_end_and_none_is_read_twice():
+    stages = (StageWindows(50, 0), StageWindows(30, 15))
+    texts = [SourceText(40, 0, 1), SourceText(90, 41 * L, 3), SourceText(9, 200 * L, 0)]
+    order = stream(stages, 10 * L, texts, L, seed=3)
+    source = order.start[~order.is_target]
+    first, second = source[source < 41 * L], source[source >= 41 * L]
+    assert (len(first), len(second)) == (16, 49)  # a quarter and three of 65
+    assert len(set(source)) == 65 and (source % L == 0).all()
+    assert first.max() <= 39 * L and second.max() <= (41 + 89) * L
+    # half of the training holds half of each
+    half = source[: len(source) // 2]
+    assert abs((half < 41 * L).sum() - 8) <= 1
+    with pytest.raises(RecipeError, match="784 source tokens asked for, 768 there are"):
+        stream(stages, 10 * L, [texts[0], SourceText(48, 41 * L, 3)], L, seed=3)
+
+
+def test_the_order_of_a_source_does_not_hang_on_the_others():
+    alone = stream([StageWindows(60, 20)], 10 * L, [SourceText(100)], L, seed=5)
+    mixed = stream([StageWindows(100, 20)], 10 * L, [SourceText(100), SourceText(70, 101 * L)], L, seed=5)
+    of_first = mixed.start[~mixed.is_target]
+    of_first = of_first[of_first < 101 * L]
+    assert (of_first == alone.start[~alone.is_target]).all()
 
 
 def test_the_order_of_target_text_does_not_hang_on_the_source():
-    alone = stream([StageWindows(40, 40)], 10 * L, 0, L, seed=5)
-    mixed = stream([StageWindows(160, 40)], 10 * L, 500, L, seed=5)
+    alone = stream([StageWindows(40, 40)], 10 * L, [SourceText(0)], L, seed=5)
+    mixed = stream([StageWindows(160, 40)], 10 * L, [SourceText(500)], L, seed=5)
     assert (alone.start == mixed.start[mixed.is_target]).all()
 
 
 def test_gather_reads_the_ring_of_target_text_and_the_line_of_source_text():
     target, source = np.arange(3 * L, dtype=np.uint8), np.arange(100, 100 + 4 * L + 1, dtype=np.uint8)
-    order = stream([StageWindows(6, 3)], len(target), 4, L, seed=0)
+    order = stream([StageWindows(6, 3)], len(target), [SourceText(4)], L, seed=0)
     tokens = gather(order, target, source, L, 0, 6)
     assert tokens.shape == (6, L + 1)
     for row, is_target, start in zip(tokens, order.is_target, order.start, strict=True):
@@ -100,4 +165,4 @@ def test_too_little_text_is_refused():
     with pytest.raises(RecipeError, match="too few for its stages"):
         stage_windows(Recipe(1e6, 100, 0.5, 0.5, 1.0, 0.49), L, B)
     with pytest.raises(RecipeError, match="expected at least 16"):
-        stream([StageWindows(4, 4)], 10, 0, L, seed=0)
+        stream([StageWindows(4, 4)], 10, [SourceText(0)], L, seed=0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import equinox as eqx
@@ -11,8 +12,18 @@ import pytest
 
 from m3bayes.pilot import train as trainer
 from m3bayes.pilot.model import Decoder, Shape, token_losses
-from m3bayes.pilot.stream import StageWindows, gather, stream
-from m3bayes.pilot.train import BATCH, CONTEXT, Job, default_rate, evaluate, rates, train
+from m3bayes.pilot.stream import SourceText, StageWindows, gather, stream
+from m3bayes.pilot.train import (
+    BATCH,
+    CONTEXT,
+    Job,
+    Outcome,
+    default_rate,
+    evaluate,
+    measure,
+    rates,
+    train,
+)
 
 TINY = Shape(1, 16, 2)
 V = 32
@@ -28,10 +39,13 @@ def text(tokens: int, seed: int) -> np.ndarray:
 def job(steps: int, rate: float = 1e-2, seed: int = 0, **settings) -> Job:
     windows = steps * BATCH
     target, source = text(4000, 1), text(200_000, 2)
-    order = stream(
-        [StageWindows(windows, windows // 2)], len(target), len(source) // CONTEXT - 1, CONTEXT, seed
-    )
+    texts = [SourceText(len(source) // CONTEXT - 1)]
+    order = stream([StageWindows(windows, windows // 2)], len(target), texts, CONTEXT, seed)
     return Job(order, target, source, seed, rate, **settings)
+
+
+def outcomes(jobs: Sequence[Job], target: np.ndarray, source: np.ndarray, *rest) -> list[Outcome]:
+    return measure(train(TINY, V, jobs, *rest), target, source)
 
 
 def test_rates_warm_up_stay_and_fall_to_nothing():
@@ -56,11 +70,12 @@ def test_bigger_models_want_smaller_rates():
     assert default_rate(1e6) < default_rate(1e5) < default_rate(1e4)
 
 
-def test_training_is_adamw_step_by_step(monkeypatch):
+@pytest.mark.parametrize("continued", [False, True])
+def test_training_is_adamw_step_by_step(monkeypatch, continued):
     """A plain loop with optax's own adamw, not padded, not compiled as a whole."""
     monkeypatch.setattr(trainer, "CHUNK", 7)
-    one = job(steps=10)
-    model = Decoder(TINY, V, jax.random.key(0))
+    model = Decoder(TINY, V, jax.random.key(9 if continued else 0))
+    one = job(steps=10, start=model if continued else None)
     matrices = jax.tree.map(lambda leaf: leaf.ndim > 1, eqx.filter(model, eqx.is_array))
     by_step = rates(10, one.rate)
     optimizer = optax.chain(
@@ -82,7 +97,7 @@ def test_training_is_adamw_step_by_step(monkeypatch):
             for i in range(0, 960, CONTEXT)
         ]
     )
-    (outcome,) = train(TINY, V, [one], held_out, held_out[:200])
+    (outcome,) = outcomes([one], held_out, held_out[:200])
     assert outcome.target_loss == pytest.approx(expected, rel=2e-4)
 
 
@@ -90,28 +105,39 @@ def test_runs_side_by_side_end_as_they_do_alone():
     held_out = text(500, 3)
     jobs = [job(12, seed=1), job(300, seed=2, rate=5e-3), job(40, seed=3, weight_decay=0.0)]
     heard: list[int] = []
-    together = train(TINY, V, jobs, held_out, held_out, heard.append)
+    together = outcomes(jobs, held_out, held_out, heard.append)
     assert sum(heard) == 12 + 300 + 40
-    alone = [train(TINY, V, [one], held_out, held_out)[0] for one in jobs]
+    alone = [outcomes([one], held_out, held_out)[0] for one in jobs]
     assert np.allclose(together, alone, rtol=1e-4)
+
+
+def test_a_run_from_a_checkpoint_leaves_those_beside_it_alone():
+    held_out = text(500, 3)
+    start = jax.tree.map(lambda leaf: leaf[0], train(TINY, V, [job(60)]))
+    jobs = [job(12, seed=1), job(12, seed=2, start=start), job(12, seed=3)]
+    together = outcomes(jobs, held_out, held_out)
+    alone = [outcomes([one], held_out, held_out)[0] for one in jobs]
+    assert np.allclose(together, alone, rtol=1e-4)
+    (again,) = outcomes([job(12, seed=2)], held_out, held_out)
+    assert together[1].target_loss < again.target_loss - 0.5
 
 
 def test_it_learns():
     held_out = text(3000, 3)
-    short, long = (train(TINY, V, [job(steps)], held_out, held_out)[0].target_loss for steps in (2, 400))
+    short, long = (outcomes([job(steps)], held_out, held_out)[0].target_loss for steps in (2, 400))
     assert short > 3.0 > 1.0 > long
 
 
 def test_the_same_seed_gives_the_same_losses_and_another_does_not():
     held_out = text(500, 3)
-    a, b, c = (train(TINY, V, [job(20, seed=seed)], held_out, held_out)[0] for seed in (4, 4, 5))
+    a, b, c = (outcomes([job(20, seed=seed)], held_out, held_out)[0] for seed in (4, 4, 5))
     assert a == b
     assert a != c
 
 
 def test_a_run_that_diverges_says_so_with_nan():
     held_out = text(500, 3)
-    (outcome,) = train(TINY, V, [job(20, rate=1e30)], held_out, held_out)
+    (outcome,) = outcomes([job(20, rate=1e30)], held_out, held_out)
     assert np.isnan(outcome).all()
 
 

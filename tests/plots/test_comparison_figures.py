@@ -28,8 +28,14 @@ def made_rollout(laws, splits, runs: int = 30) -> Rollout:
             loss = np.exp(rng.normal(1, 0.2, runs))
             mean = loss * np.exp(rng.normal(0, 0.03, runs))
             ends = {"new_run_lower": 0.95 * mean, "new_run_upper": 1.05 * mean}
-            part = {"law": law, "split": split, "run": "", "loss": loss, "loss_mean": mean}
-            parts.append(pd.DataFrame(part | ends | {"pit": rng.random(runs)}))
+            part = {
+                "law": law,
+                "split": split,
+                "run": [f"row {i}" for i in range(runs)],
+                "loss": loss,
+                "loss_mean": mean,
+            }
+            parts.append(pd.DataFrame(part | ends | {"pit": rng.random(runs), "log_density": 0.0}))
     return Rollout(pd.DataFrame(), pd.concat(parts, ignore_index=True), 0.9, "", ())
 
 

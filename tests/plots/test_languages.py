@@ -7,13 +7,28 @@ import dataclasses
 import numpy as np
 import pytest
 
-from m3bayes.languages import crossover, equal_loss, pair_scores, published_equal_loss, transfer_score
+from m3bayes.languages import (
+    crossover,
+    equal_loss,
+    pair_scores,
+    published_equal_loss,
+    transfer_matrix,
+    transfer_score,
+)
 from m3bayes.languages.transfer import TransferScore
 from m3bayes.laws import atlas, continued, multilingual
-from m3bayes.plots.languages import crossover_line, equal_loss_factors, transfer_scores
+from m3bayes.plots.languages import crossover_line, equal_loss_factors, transfer_heat_map, transfer_scores
 from m3bayes.plots.style import save_figure
 from tests.inference.synthetic import posterior, runs
-from tests.languages.designs import CONTINUED, MULTILINGUAL, by_hand, continued_runs, multilingual_runs
+from tests.languages.designs import (
+    CONTINUED,
+    MULTILINGUAL,
+    TRILINGUAL,
+    by_hand,
+    continued_runs,
+    multilingual_runs,
+    trilingual_runs,
+)
 
 
 def texts(figure) -> str:
@@ -91,4 +106,29 @@ def test_scores_that_are_never_reached_are_arrows(tmp_path):
     low, high = axes.get_xlim()
     assert low < min(arrows.get_xdata()) < min(medians.get_xdata()) < high
     assert "never reached" in texts(figure)
+    saved(figure, tmp_path)
+
+
+def test_the_matrix_is_coloured_by_its_medians_and_blank_elsewhere(tmp_path):
+    table = trilingual_runs()
+    truth = TRILINGUAL | {"tau_de": 0.8, "tau_ru": -0.4}
+    posts = {
+        "de": by_hand(atlas(sources=("en", "fr", "ru")), truth, table),
+        "en": by_hand(atlas(sources=("de", "fr")), truth, table),
+    }
+    result = transfer_matrix(posts)
+    figure = transfer_heat_map(result)
+    axes, _ = figure.axes
+    (image,) = axes.get_images()
+    shown = np.ma.filled(image.get_array(), np.nan)
+    np.testing.assert_array_equal(shown, result.matrix().to_numpy())
+    low, high = image.get_clim()
+    assert -low == high == pytest.approx(np.nanmax(np.abs(shown)))  # no worth is in the middle
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["en", "fr", "ru", "de"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["de", "en"]
+    cells = {(int(t.get_position()[1]), int(t.get_position()[0])): t.get_text() for t in axes.texts}
+    assert set(cells) == set(zip(*np.nonzero(np.isfinite(shown)), strict=True))
+    row = result.table.iloc[2]
+    assert cells[0, 2] == f"{row['tau']:.2f}\n{row['tau_lower']:.2f} to {row['tau_upper']:.2f}"
+    assert "worth of a source token" in texts(figure) and "90 % intervals" in texts(figure)
     saved(figure, tmp_path)
