@@ -139,6 +139,8 @@ def test_the_wheel_holds_the_table_and_every_module(wheel):
         "m3bayes/data/simulated_pilot.csv",
         "m3bayes/data/simulated_pilot.json",
         "m3bayes/data/pilot_runs.csv",
+        "m3bayes/data/trilingual_runs.csv",
+        "m3bayes/data/continued_runs.csv",
         "m3bayes/py.typed",
     } <= names
     assert {name.split("/")[0] for name in names} == {"m3bayes", f"m3bayes-{PROJECT['version']}.dist-info"}
