@@ -33,6 +33,7 @@ from m3bayes.inference.pooling import groups_of, padded_to, tables_of
 
 LAW = m3.laws.chinchilla()
 NOISE = m3.noise.normal()
+POOLING = dict.fromkeys(LAW.names, "partial")
 
 
 def table_of(languages: int, runs: int, seed: int) -> m3.Pooled:
@@ -47,7 +48,9 @@ def table_of(languages: int, runs: int, seed: int) -> m3.Pooled:
             "language": [f"l{number // runs:02d}" for number in range(size)],
         }
     )
-    return simulate_pooled(LAW, m3.runs_from_frame(design), "language", jax.random.key(seed), noise=NOISE)
+    return simulate_pooled(
+        LAW, m3.runs_from_frame(design), "language", jax.random.key(seed), pooling=POOLING, noise=NOISE
+    )
 
 
 def smallest_ess(quantities: np.ndarray) -> float:
@@ -57,8 +60,8 @@ def smallest_ess(quantities: np.ndarray) -> float:
 def ours(truth: m3.Pooled, seed: int) -> dict:
     begun, cpu = time.perf_counter(), time.process_time()
     found = m3.fit(
-        truth.runs, LAW, pool="language", noise=NOISE, seed=seed, constants=truth.constants, progress=False,
-        allow="flagged",
+        truth.runs, LAW, pool="language", pooling=POOLING, noise=NOISE, seed=seed,
+        constants=truth.constants, progress=False, allow="flagged",
     )  # fmt: skip
     seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     columns = [*found.means.values(), *found.spreads.values(), found.draws["sigma"]]

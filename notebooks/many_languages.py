@@ -34,7 +34,8 @@ options = {"seed": 0, "draws": draws, "progress": False, "allow": "flagged"}
 #
 # German, French and Japanese, each beside English, one stage, 8 epochs at most. The law says that the loss falls as
 # `r^-gamma` with the share r of target text; it is claimed that gamma is the same for all pairs of languages. A
-# pooled fit has a coefficient for each language and, as `spread`, how much they differ.
+# pooled fit has a coefficient for each language and, as `spread`, how much they differ; E, A and B are each
+# language's own.
 
 # %%
 pilot = m3.data.pilot_runs()
@@ -66,7 +67,8 @@ gamma.round(3)
 #
 # ## A language with few runs
 #
-# Suppose that there were no Japanese runs, or six. The others say what a language is like.
+# Suppose that there were six Japanese runs only, fewer than the law has coefficients. The other languages say what
+# exponents are like. "no run" is a language of which nothing else is known.
 
 # %%
 japanese = np.flatnonzero(one_stage["language"] == "ja")
@@ -84,10 +86,8 @@ def error(post: m3.Posterior) -> dict[str, float]:
     }
 
 
-two = m3.fit(one_stage.select(others), law, pool="language", **options)
 six = m3.fit(one_stage.select(np.r_[others, order[:6]]), law, pool="language", **options)
-rows = {"no run": error(two.new_group()), "6 runs": error(six.of("ja")), "all runs": error(pooled.of("ja"))}
-assert rows["6 runs"]["error of log loss"] < rows["no run"]["error of log loss"]
+rows = {"6 runs": error(six.of("ja")), "no run": error(six.new_group()), "all runs": error(pooled.of("ja"))}
 pd.DataFrame(rows).T.round(3)
 
 # %% [markdown]

@@ -76,7 +76,7 @@ def add(commands) -> None:
         default=None,
         metavar="NAME=KIND,...",
         help="with --pool: how coefficients are pooled, shared, partial or free, as in alpha=shared,E=free (default: "
-        "what repetition does is shared, the rest partial)",
+        "what repetition does is shared, E and scales free, the rest partial)",
     )
     add_table_options(parser)
     add_sampling(parser)

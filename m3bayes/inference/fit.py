@@ -117,7 +117,8 @@ def fit(
     ``law``         default M3; ``noise`` default Student-t on log loss
     ``pool``        a column whose values (languages, say) are groups with coefficients of their own, all fitted
                     together; gives a :class:`m3bayes.Pooled`. ``pooling`` {coefficient: "shared", "partial" or
-                    "free"} changes how: what repetition does is shared, the rest partial, unless it says otherwise
+                    "free"} changes how: by default what repetition does is shared, floors and scales are free, the
+                    rest is partially pooled
     ``warmup``      transitions a chain before draws are kept; default 200 for up to 8 coordinates, else 800
     ``draws``       draws a chain. Where the gate is not passed, up to two further attempts are made, with
                     smaller steps, 2 and 4 times the draws, in the frame of the draws before; the note

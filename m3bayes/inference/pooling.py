@@ -1,7 +1,8 @@
 """fit(runs, law, pool="language"): one law for many groups of runs, coefficients shared, partially pooled or free.
 
-By default the coefficients that repetition alone shows (``repeated`` in the law) are shared, all others partially
-pooled: floors and scales with a spread that lets languages differ, exponents with one that the runs narrow. What is
+By default the coefficients that repetition alone shows (``repeated`` in the law) are shared; floors and scales, which
+hold the loss's unit, are free, a group's own; exponents and the rest partially pooled. With few groups a spread is
+known to a factor of several, and many of them are slow to sample; from ten groups on all may be partial. What is
 sampled stands in pooled_model.py, where from in pooled_mode.py.
 """
 
@@ -48,7 +49,9 @@ FEW_RUNS = 5
 
 def pooling_of(law: Law, pooling: Mapping[str, Pooling] | None = None) -> dict[str, Pooling]:
     """{coefficient: how it is pooled}, defaults changed by ``pooling``. FitError for unknown names or kinds."""
-    result: dict[str, Pooling] = {c.name: "shared" if c.repeated else "partial" for c in law.coefficients}
+    result: dict[str, Pooling] = {
+        c.name: "shared" if c.repeated else "free" if c.of_loss else "partial" for c in law.coefficients
+    }
     for name, kind in (pooling or {}).items():
         if name not in result:
             raise FitError(f"pooling names {name!r}, but law {law.name} has {', '.join(result)}")

@@ -21,10 +21,11 @@ from m3bayes.inference.diagnostics import mean_ess
 from m3bayes.inference.model import log_surface
 from m3bayes.inference.pooled import in_table_units
 from m3bayes.inference.pooled_mode import expand
-from m3bayes.inference.pooled_model import PooledModel, join_hyper, pooled_coordinates, spread_scales
+from m3bayes.inference.pooled_model import PooledModel, Pooling, join_hyper, pooled_coordinates, spread_scales
 from m3bayes.inference.pooled_simulate import simulate_pooled
 from m3bayes.inference.pooling import groups_of, padded_to, pooled_constants, pooling_of, tables_of
 
+PARTIAL: dict[str, Pooling] = {"E": "partial", "A": "partial", "B": "partial"}
 SIZES = {"aa": 40, "bb": 30, "cc": 24, "dd": 3}
 
 
@@ -48,14 +49,25 @@ def design(sizes=SIZES, seed=0) -> m3.Runs:
 @pytest.fixture(scope="module")
 def truth():
     return simulate_pooled(
-        m3.laws.chinchilla(), design(), "language", jax.random.key(3), noise=m3.noise.normal()
+        m3.laws.chinchilla(),
+        design(),
+        "language",
+        jax.random.key(3),
+        pooling=PARTIAL,
+        noise=m3.noise.normal(),
     )
 
 
 @pytest.fixture(scope="module")
 def pooled(truth):
     return m3.fit(
-        truth.runs, truth.law, pool="language", noise=truth.noise, constants=truth.constants, progress=False
+        truth.runs,
+        truth.law,
+        pool="language",
+        pooling=PARTIAL,
+        noise=truth.noise,
+        constants=truth.constants,
+        progress=False,
     )
 
 
@@ -98,13 +110,14 @@ def test_the_density_is_that_of_the_model_written_out(truth):
 def problem(truth):
     law = truth.law
     groups, rows = groups_of(truth.runs, "language")
-    model = PooledModel(law, tuple(pooling_of(law).values()), truth.noise, len(groups), False)
+    model = PooledModel(law, tuple(pooling_of(law, PARTIAL).values()), truth.noise, len(groups), False)
     with jax.enable_x64(True):
         tables = tables_of(truth.runs, law, truth.noise, rows, truth.constants)
         padded = [padded_to(table.arrays, 48) for table in tables]
         stacked = jax.tree.map(lambda *parts: np.stack([np.asarray(part) for part in parts]), *padded)
         own = {name: values[0, 0] for name, values in truth.draws.items()}
-        one = in_table_units(law, own | dict.fromkeys(("E", "A", "B"), np.ones(4)), truth.constants)
+        ones: dict[str, np.ndarray] = {name: np.ones(4) for name in ("E", "A", "B")}
+        one = in_table_units(law, {**own, **ones}, truth.constants)
         point = own | {name: own[name] / one[name] for name in ("E", "A", "B")}
         arrays = {"table": stacked, "expansion": expand(model, point, stacked)}
     return law, model, arrays
@@ -218,8 +231,9 @@ def test_a_new_group_is_as_uncertain_as_the_spread_says(pooled):
 def test_shared_and_free_coefficients(truth):
     law = m3.laws.chinchilla()
     pooled = m3.fit(
-        truth.runs, law, pool="language", pooling={"alpha": "shared", "E": "free"}, noise=m3.noise.normal(),
-        draws=500, allow="flagged", progress=False,
+        truth.runs, law, pool="language", pooling={"alpha": "shared", "A": "partial", "B": "partial"},
+        noise=m3.noise.normal(),
+        draws=50, warmup=100, allow="flagged", progress=False,
     )  # fmt: skip
     assert np.ptp(pooled.draws["alpha"], axis=2).max() == 0
     assert np.ptp(pooled.draws["E"], axis=2).max() > 0
@@ -232,18 +246,20 @@ def test_shared_and_free_coefficients(truth):
 
 def test_a_sigma_a_group(truth):
     pooled = m3.fit(
-        truth.runs, truth.law, pool="language", noise=m3.noise.normal(by="language"), draws=300,
-        allow="flagged", progress=False,
+        truth.runs.where("language != 'dd'"), truth.law, pool="language", noise=m3.noise.normal(by="language"),
+        draws=40, warmup=100, allow="flagged", progress=False,
     )  # fmt: skip
     draws = pooled.draws["beta"].shape[1]
-    assert pooled.draws["sigma"].shape == (4, draws, 4)
+    assert pooled.draws["sigma"].shape == (4, draws, 3)
+    assert np.ptp(pooled.draws["sigma"].mean(axis=(0, 1))) > 0
     post = pooled.of("cc")
     assert post.draws["sigma"].shape == (4, draws) and post.noise.by is None
     assert pooled.new_group().draws["sigma"].shape == (4, draws)
 
 
-def test_repeated_text_is_shared_by_default():
+def test_repeated_text_is_shared_and_scales_are_free_by_default():
     kinds = pooling_of(m3.laws.m3())
+    assert {name for name, kind in kinds.items() if kind == "free"} == {"E", "A", "B"}
     assert {name for name, kind in kinds.items() if kind == "shared"} == {
         "lambda",
         "P",
