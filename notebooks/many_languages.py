@@ -139,9 +139,6 @@ found = m3.languages.crossover(post, sizes)
 print(post.verdict, [note.code for note in found.notes])
 found.table.round(3)
 
-# %%
-figures.crossover_line(found, starts)
-
 # %% [markdown]
 # The checkpoint is ahead in every pair. The law has them never cross, but it reads one number, rho, out of all lengths
 # of training, and longer runs alone give a smaller one: beyond the longest pair nothing is known.
