@@ -1,11 +1,19 @@
 """Are posteriors right? Ranks of the truth on tables simulated from a law's prior.
 
-    python -m benchmarks.calibration [--law m3] [--design DESIGN] [--tables 100] [--out FOLDER]
+    python -m benchmarks.calibration [--law m3] [--design DESIGN] [--noise NOISE] [--tables 100] [--out FOLDER]
 
-:func:`m3bayes.calibrate` on the recipes of the simulated table (DESIGN simulated), on those of the measured German
-runs (measured), or on ones with two named source languages (trilingual, for --law atlas:sources=en+fr). The result
-is FOLDER/DESIGN-LAW.json and, of the ranks, DESIGN-LAW.png; beside them a folder with the simulations finished so
-far, from which a killed run goes on; it can be removed afterwards.
+:func:`m3bayes.calibrate` on recipes of
+
+- simulated: the simulated table
+- measured: the measured German runs; their blocks serve --noise group:block, and --noise known is told standard errors
+  from .5 to 5 % of the loss
+- trilingual: two named source languages, for --law atlas:sources=en+fr
+- multilingual: 1 to 16 languages trained on alike, for --law multilingual
+- continued: the measured runs from scratch and from a checkpoint, for --law continued
+
+Besides what `calibrate` ranks, the compute-optimal N of the law's own A, B, alpha and beta is ranked, at ten times the
+largest compute. The result is FOLDER/DESIGN-LAW[-NOISE].json and, of the ranks, the same .png; beside them a folder
+with the simulations finished so far, from which a killed run goes on; it can be removed afterwards.
 """
 
 from __future__ import annotations
@@ -15,6 +23,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 
@@ -24,7 +33,7 @@ from tqdm import tqdm
 
 import m3bayes as m3
 from m3bayes.cli.calibrate import as_json
-from m3bayes.cli.options import named_law
+from m3bayes.cli.options import named_law, noise
 from m3bayes.cli.show import json_text
 from m3bayes.files import write_text
 
@@ -58,7 +67,49 @@ def trilingual(runs: int = 120) -> m3.Runs:
     return m3.runs_from_frame(pd.DataFrame(table).assign(loss=1.5), name="trilingual")
 
 
-DESIGNS = {"simulated": m3.data.simulated_runs, "measured": m3.demo_runs, "trilingual": trilingual}
+def measured() -> m3.Runs:
+    table = m3.demo_runs().frame()
+    share = np.random.default_rng(5).uniform(np.log(0.005), np.log(0.05), len(table))
+    return m3.runs_from_frame(table.assign(loss_se=table["loss"] * np.exp(share)), name="measured")
+
+
+def multilingual() -> m3.Runs:
+    """Four sizes, 1 to 16 languages with 1 / K of the text each, three amounts of text a language."""
+    rows = [
+        {
+            "params": N,
+            "target_tokens": T * N / 1e8,
+            "epochs": 1.0,
+            "target_ratio": 1 / K,
+            "final_ratio": 1 / K,
+            "languages": K,
+        }
+        for N in (3e7, 1e8, 3e8, 1e9)
+        for K in (1.0, 2.0, 5.0, 16.0)
+        for T in (3e8, 2e9, 1.2e10)
+    ]
+    return m3.runs_from_frame(pd.DataFrame(rows).assign(loss=3.0), name="multilingual")
+
+
+DESIGNS: dict[str, Callable[[], m3.Runs]] = {
+    "simulated": m3.data.simulated_runs,
+    "measured": measured,
+    "trilingual": trilingual,
+    "multilingual": multilingual,
+    "continued": m3.data.continued_runs,
+}
+
+
+def optimal_size(law: m3.Law, design: m3.Runs) -> dict[str, Callable[[Mapping[str, np.ndarray]], np.ndarray]]:
+    """The N that is best at 10 x the largest compute, tokens all fresh, for laws that have one in closed form."""
+    if law.name in ("practical", "farseer", "dcpt"):  # their A, B, alpha and beta are of other terms
+        return {}
+    compute = 10 * design.compute.max() / design.unit_params / design.unit_tokens
+    return {"optimal N at 10 x compute": lambda c: np.asarray(m3.laws.chinchilla_optimum(c, compute)[0])}
+
+
+def file_name(*parts: str) -> str:
+    return "-".join(re.sub(r"[^.a-zA-Z0-9_-]+", "-", part) for part in parts)
 
 
 def main() -> None:
@@ -66,15 +117,19 @@ def main() -> None:
     parser.add_argument("--tables", type=int, default=100)
     parser.add_argument("--law", default="m3", help="NAME or NAME:option=value, as `m3bayes fit` takes it")
     parser.add_argument("--design", choices=DESIGNS, default="simulated")
+    parser.add_argument("--noise", default="student-t", help="as `m3bayes fit` takes it")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/calibration"))
     arguments = parser.parse_args()
-    law = named_law(arguments.law)
-    out = arguments.out / f"{arguments.design}-{re.sub(r'[^.a-zA-Z0-9_-]+', '-', arguments.law)}.json"
+    law, design = named_law(arguments.law), DESIGNS[arguments.design]()
+    scatter = [arguments.noise] if arguments.noise != parser.get_default("noise") else []
+    out = arguments.out / f"{file_name(arguments.design, arguments.law, *scatter)}.json"
     with tqdm(total=arguments.tables, unit="fit", file=sys.stderr) as line:
         found = m3.calibrate(
             law,
-            DESIGNS[arguments.design](),
+            design,
             simulations=arguments.tables,
+            noise=noise(arguments.noise),
+            quantities=optimal_size(law, design),
             folder=out.with_suffix(".simulations"),
             report=lambda done, _: line.update(done - line.n),
         )
@@ -82,6 +137,7 @@ def main() -> None:
         {
             "law": arguments.law,
             "design": arguments.design,
+            "noise": arguments.noise,
             "date": date.today().isoformat(),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "m3bayes": m3.__version__,

@@ -28,9 +28,11 @@ from scipy import optimize
 
 from benchmarks.prediction import hand_made_posterior, numpy_m3
 from m3bayes.data import simulated_runs
+from m3bayes.decision import risk
 from m3bayes.decision.cost import six_nd
 from m3bayes.decision.faces import Face, faces
-from m3bayes.decision.optimize import Surface, optima_by_regime
+from m3bayes.decision.optimize import Optima, Surface, best, optima_by_regime
+from m3bayes.decision.risk import Risk
 from m3bayes.decision.space import space
 from m3bayes.laws import chinchilla, m3
 from m3bayes.laws.law import Law
@@ -59,14 +61,39 @@ def problem(law: Law, compute: float) -> tuple[Surface, Mapping[str, Sequence[Fa
         return Surface(law, asked.cost), faces(asked)[0]
 
 
+def least(found: Mapping[str, Optima]) -> np.ndarray:
+    """(draw,) smallest losses of all regimes."""
+    return np.min([optimum.loss for optimum in found.values()], axis=0)
+
+
 def ours(law: Law, c: Mapping[str, np.ndarray]) -> np.ndarray:
     """(budget, draw) smallest losses, from the request on."""
     losses = []
     for compute in budgets():
         surface, parts = problem(law, float(compute))
-        found = optima_by_regime(surface, c, {}, parts)
-        losses.append(np.min([optimum.loss for optimum in found.values()], axis=0))
+        losses.append(least(optima_by_regime(surface, c, {}, parts)))
     return np.array(losses)
+
+
+def risks(limit: float) -> tuple[Risk, ...]:
+    """Every shipped risk; ``limit`` is the loss that one of them asks to stay below."""
+    tails = (risk.quantile, risk.cvar, risk.regret_quantile, risk.regret_cvar)
+    return (risk.mean(), *(tail(0.9) for tail in tails), risk.probability_of(limit))
+
+
+def of_smallest_risk(law: Law, c: Mapping[str, np.ndarray], asked: Risk) -> np.ndarray:
+    """(budget,) the smallest risk of one recipe for all draws, from the request on."""
+    smallest = []
+    for compute in budgets():
+        surface, parts = problem(law, float(compute))
+        found = optima_by_regime(surface, c, {}, parts)
+        starts = {name: [np.median(points, axis=0) for points in each.points] for name, each in found.items()}
+        of_regime = [
+            best(surface, asked, c, {}, name, several, starts[name], least(found)).risk
+            for name, several in parts.items()
+        ]
+        smallest.append(min(of_regime))
+    return np.array(smallest)
 
 
 def scipy_slsqp(c: Mapping[str, float], compute: float) -> float:
@@ -144,14 +171,61 @@ def refined_grid(c: Mapping[str, np.ndarray], compute: float) -> np.ndarray:
     return best
 
 
+def refined_risk_grid(c: Mapping[str, np.ndarray], compute: float, asked: Risk, low: np.ndarray) -> float:
+    """Chinchilla's smallest risk of one recipe, over grids as in :func:`refined_grid`, the first one of 401 points.
+    ``low`` (draw,) are the draws' own smallest losses."""
+    ends, smallest = (0.0, math.log(compute / 6)), math.inf
+    of_all = jax.jit(jax.vmap(asked))
+    for points in (401, *(41,) * 8):
+        log_D = np.linspace(*ends, points)[:, None]
+        N = compute / 6 / np.exp(log_D)
+        loss = c["E"] + c["A"] * N ** -c["alpha"] + c["B"] * np.exp(-c["beta"] * log_D)
+        with jax.enable_x64(True):
+            values = np.asarray(of_all(loss - (low if asked.of_regret else 0.0)))
+        smallest = min(smallest, float(values.min()))
+        centre, half = float(log_D[values.argmin(), 0]), (ends[1] - ends[0]) / (points - 1) * 2
+        ends = (max(0.0, centre - half), min(math.log(compute / 6), centre + half))
+    return smallest
+
+
+def timed(call: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
+    begun = time.perf_counter()
+    result = call()
+    return time.perf_counter() - begun, result
+
+
+def measure_risks(law: Law, draws: int, repeats: int) -> list[dict]:
+    c = hand_made_posterior(law, draws).coefficients
+    low = ours(law, c)
+    rows = []
+    # about half of the draws can stay below this limit at the middle budget
+    for asked in risks(float(np.median(low[len(low) // 2]))):
+        first, smallest = timed(lambda asked=asked: of_smallest_risk(law, c, asked))
+        seconds = [timed(lambda asked=asked: of_smallest_risk(law, c, asked))[0] for _ in range(repeats)]
+        row = {
+            "law": law.name,
+            "risk": asked.name,
+            "seconds": statistics.median(seconds),
+            "first_call_seconds": first,
+        }
+        if law.name == "chinchilla":
+            grids = [
+                refined_risk_grid(c, float(compute), asked, of_draws)
+                for compute, of_draws in zip(budgets(), low, strict=True)
+            ]
+            # in the loss's unit: a regret or a probability may be 0
+            row["excess_over_refined_grid"] = float(np.max(smallest - grids))
+            row["target"] = {
+                "seconds": TARGET["chinchilla"]["seconds"],
+                "excess": TARGET["chinchilla"]["excess"],
+            }
+        rows.append(row)
+    return rows
+
+
 def measure(law: Law, draws: int, repeats: int, peer_optima: int) -> dict:
     c = hand_made_posterior(law, draws).coefficients
     total = draws * len(budgets())
-
-    def timed(call: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
-        begun = time.perf_counter()
-        result = call()
-        return time.perf_counter() - begun, result
 
     first, loss = timed(lambda: ours(law, c))
     seconds = statistics.median(timed(lambda: ours(law, c))[0] for _ in range(repeats))
@@ -174,7 +248,7 @@ def measure(law: Law, draws: int, repeats: int, peer_optima: int) -> dict:
     return result
 
 
-def main(argv: list[str] | None = None) -> list[dict]:
+def main(argv: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.optima", description=__doc__.splitlines()[0])
     parser.add_argument("--draws", type=int, default=4000)
     parser.add_argument("--peer-optima", type=int, default=200)
@@ -196,8 +270,19 @@ def main(argv: list[str] | None = None) -> list[dict]:
             f"{r['law']:<12}{r['seconds']:>8.2f}{r['first_call_seconds']:>9.1f}{excess:>10}  {peers}",
             flush=True,
         )
-    print(json.dumps({"P6": results}))
-    return results
+    print(f"{'law':<12}{'risk':<22}{'s':>8}{'first s':>9}{'excess':>10}")
+    of_risks = []
+    for law, repeats in ((chinchilla(), given.repeats), (m3(), 1)):
+        for r in measure_risks(law, given.draws, repeats):
+            of_risks.append(r)
+            excess = f"{r['excess_over_refined_grid']:.1e}" if "excess_over_refined_grid" in r else "-"
+            print(
+                f"{r['law']:<12}{r['risk']:<22}{r['seconds']:>8.2f}{r['first_call_seconds']:>9.1f}{excess:>10}",
+                flush=True,
+            )
+    result = {"laws": results, "risks": of_risks}
+    print(json.dumps({"P6": result}))
+    return result
 
 
 if __name__ == "__main__":

@@ -208,9 +208,9 @@ def _prediction_rows(result: list[dict]) -> list[Row]:
     ]
 
 
-def _optimum_rows(result: list[dict]) -> list[Row]:
+def _optimum_rows(result: dict) -> list[Row]:
     rows = []
-    for row in result:
+    for row in result["laws"]:
         target, slsqp = row.get("target"), row["scipy_slsqp_over_ours"]
         measured = f"{row['seconds']:.2f} s, {slsqp:,.0f}x"
         worse = row["scipy_slsqp_worse_by_1e-6"]
@@ -229,7 +229,17 @@ def _optimum_rows(result: list[dict]) -> list[Row]:
         rows.append(
             Row("P6", f"{row['optima']:,} recipe optima, {row['law']}", wanted, measured, beside, met)
         )
-    return rows
+    return rows + [_risk_row(row) for row in result["risks"]]
+
+
+def _risk_row(row: dict) -> Row:
+    what = f"the same and the recipe of the smallest risk at each budget, {row['law']}, {row['risk']}"
+    measured, target = f"{row['seconds']:.2f} s", row.get("target")
+    if not target:
+        return Row("P6", what, "", measured, "", None)
+    excess = row["excess_over_refined_grid"]
+    met = row["seconds"] <= target["seconds"] and excess <= target["excess"]
+    return Row("P6", what, f"<= {target['seconds']:g} s", f"{measured}, excess {max(excess, 0):.1e}", "", met)
 
 
 def _map_rows(row: dict) -> list[Row]:
@@ -264,6 +274,33 @@ def _language_rows(result: dict) -> list[Row]:
     ]
 
 
+def _many_rows(result: dict) -> list[Row]:
+    rows = []
+    for law in dict.fromkeys(row["law"] for row in result["many"]):
+        of_law = [row for row in result["many"] if row["law"] == law]
+        count = max(row["tables"] for row in of_law)
+        most = {row["method"]: row["seconds"] for row in of_law if row["tables"] == count}
+        few = {row["method"]: row["seconds"] for row in of_law if row["tables"] < count}
+        beside = [
+            f"loop of fit {most['loop of fit']:.2f} s",
+            f"in batches {few['fit_many in batches']:.2f} s",
+        ]
+        if "numpyro" in few:
+            beside.append(f"numpyro at its best {few['numpyro']:.2f} s")
+        rows.append(
+            Row(
+                "many",
+                f"fit_many of {count} tables, {law}, a table",
+                "",
+                f"{most['fit_many']:.2f} s; {most['fit_many, folder']:.2f} s with each written to its file",
+                ", ".join(beside),
+                None,
+            )
+        )
+    times = ", ".join(f"{row['runs']:,} runs {row['wall']:.1f} s" for row in result["growth"])
+    return [*rows, Row("many", "one fit against its runs, Chinchilla, 4 x 250 draws", "", times, "", None)]
+
+
 ROWS: dict[str, Callable[..., list[Row]]] = {
     "P1": _posterior_rows,
     "P2": _cold_rows,
@@ -272,6 +309,7 @@ ROWS: dict[str, Callable[..., list[Row]]] = {
     "P6": _optimum_rows,
     "P7": _language_rows,
     "map": _map_rows,
+    "many_fits": _many_rows,
 }
 
 

@@ -69,6 +69,17 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
+def write_sealed(path: str | os.PathLike[str], payload: bytes | memoryview, label: str) -> None:
+    """Write ``payload`` and its :func:`seal` to ``path`` in one step; errors as :func:`write_atomically`."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            file.write(payload)
+            file.write(seal(payload, label))
+
+    write_atomically(path, write)
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` as UTF-8 to ``path`` in one step; errors as :func:`write_atomically`."""
     write_bytes(path, text.encode("utf-8"))
@@ -95,17 +106,19 @@ def is_special(path: str | os.PathLike[str]) -> bool:
     return path.exists() and not (path.is_file() or path.is_dir())
 
 
-def seal(payload: bytes, label: str) -> bytes:
-    """``payload`` and one line after it: ``label`` (printable ASCII) and the sha256 of payload and label.
+def seal(payload: bytes | memoryview, label: str) -> bytes:
+    """The line to put after ``payload``: ``label`` (printable ASCII) and the sha256 of payload and label.
 
     HDF5 and zip readers do not mind the line, so a sealed netCDF or npz file still opens everywhere.
     """
-    text = payload + f"\nm3bayes {label} sha256 ".encode("ascii")
-    return text + hashlib.sha256(text).hexdigest().encode("ascii") + b"\n"
+    start = f"\nm3bayes {label} sha256 ".encode("ascii")
+    digest = hashlib.sha256(payload)
+    digest.update(start)
+    return start + digest.hexdigest().encode("ascii") + b"\n"
 
 
 def unseal(data: bytes) -> tuple[bytes, str] | None:
-    """The payload and label of :func:`seal`; None where a single bit of them has changed."""
+    """The payload and label of a sealed file; None where a single bit of them has changed."""
     tail_start = max(len(data) - _SEAL_LENGTH, 0)
     found = _SEAL.search(data[tail_start:])
     if found is None:

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3bayes.errors import M3BayesError
-from m3bayes.files import seal, unseal, write_atomically, write_bytes, write_text
+from m3bayes.files import unseal, write_atomically, write_bytes, write_text
+from tests.sealing import sealed
 
 
 def names(folder):
@@ -153,18 +154,18 @@ def test_a_disk_that_takes_no_more_keeps_the_old_file(tmp_path):
 @settings(deadline=None, max_examples=50)
 @given(payload=st.binary(max_size=500), label=st.text("abc 019.", min_size=1, max_size=20), data=st.data())
 def test_a_seal_opens_unless_anything_changed(payload, label, data):
-    sealed = seal(payload, label)
-    assert sealed.startswith(payload)
-    assert unseal(sealed) == (payload, label)
+    whole = sealed(payload, label)
+    assert whole.startswith(payload)
+    assert unseal(whole) == (payload, label)
 
-    bit = data.draw(st.integers(0, 8 * len(sealed) - 1))
-    flipped = bytearray(sealed)
+    bit = data.draw(st.integers(0, 8 * len(whole) - 1))
+    flipped = bytearray(whole)
     flipped[bit // 8] ^= 1 << bit % 8
     assert unseal(bytes(flipped)) is None
-    assert unseal(sealed[: data.draw(st.integers(0, len(sealed) - 1))]) is None
-    assert unseal(sealed + b"\n") is None
+    assert unseal(whole[: data.draw(st.integers(0, len(whole) - 1))]) is None
+    assert unseal(whole + b"\n") is None
 
 
 def test_the_innermost_content_may_itself_be_sealed():
-    inner = seal(b"content", "inner")
-    assert unseal(seal(inner, "outer")) == (inner, "outer")
+    inner = sealed(b"content", "inner")
+    assert unseal(sealed(inner, "outer")) == (inner, "outer")

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from m3bayes.errors import FitError, Note
-from m3bayes.files import is_special, seal, unseal, write_bytes, write_text
+from m3bayes.files import is_special, unseal, write_sealed, write_text
 
 Folder = str | os.PathLike[str]
 Arrays = dict[str, np.ndarray]
@@ -110,7 +110,7 @@ def write_chain(folder: Folder, chain: int, arrays: Mapping[str, np.ndarray]) ->
     # names are prefixed, since savez takes some for its own arguments
     kept: dict[str, Any] = {f"={name}": np.asarray(values) for name, values in arrays.items()}
     np.savez(image, **kept)
-    write_bytes(_chain(folder, chain), seal(image.getvalue(), label))
+    write_sealed(_chain(folder, chain), image.getbuffer(), label)
 
 
 def read_chain(folder: Folder, chain: int) -> Arrays | None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from m3bayes import laws
 from m3bayes.errors import M3BayesError, Note, PosteriorFileError
-from m3bayes.files import is_special, seal, unseal, write_bytes
+from m3bayes.files import is_special, unseal, write_sealed
 from m3bayes.inference.noise import Noise
 from m3bayes.inference.posterior import Posterior, Verdict
 from m3bayes.laws.departing import departing, departs
@@ -111,7 +111,7 @@ def write(made: Callable[[], xarray.DataTree], path: str | os.PathLike[str], kin
         made().to_netcdf(image, engine="h5netcdf")
     except (TypeError, ValueError) as error:
         raise PosteriorFileError(f"the {kind} cannot be saved to {path}: {_one_line(error)}") from error
-    write_bytes(path, seal(image.getvalue(), f"{kind} {FORMAT}"))
+    write_sealed(path, image.getbuffer(), f"{kind} {FORMAT}")
 
 
 def load(path: str | os.PathLike[str], *, law: Law | None = None, runs: Runs | None = None) -> Posterior:

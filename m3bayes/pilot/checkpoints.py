@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from m3bayes.errors import M3BayesError
-from m3bayes.files import seal, unseal, write_bytes
+from m3bayes.files import unseal, write_sealed
 from m3bayes.pilot.model import Decoder, Shape
 
 _LABEL = "model 1"
@@ -45,7 +45,7 @@ def save(folder: Path, run: str, model: Decoder) -> None:
         raise M3BayesError(f"{folder} cannot be made: {error.strerror}; choose another folder") from error
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **_named(model))
-    write_bytes(path, seal(buffer.getvalue(), _LABEL))
+    write_sealed(path, buffer.getbuffer(), _LABEL)
 
 
 def load(folder: Path | None, run: str, shape: Shape, vocabulary: int) -> Checkpoint:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from m3bayes.errors import M3BayesError
-from m3bayes.files import seal, unseal, write_bytes
+from m3bayes.files import unseal, write_sealed
 
 _LABEL = "corpora 1"
 
@@ -54,4 +54,4 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], description: Any) -> None
     buffer = io.BytesIO()
     text = np.frombuffer(json.dumps(description).encode(), np.uint8)
     np.savez(buffer, allow_pickle=False, **arrays, **{"": text})
-    write_bytes(path, seal(buffer.getvalue(), _LABEL))
+    write_sealed(path, buffer.getbuffer(), _LABEL)

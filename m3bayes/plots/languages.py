@@ -71,6 +71,10 @@ def crossover_line(result: Crossover, runs: Runs) -> Figure:
     left, right = figure.subplots(1, 2, sharex=True)
     N = result.table["params"].to_numpy()
     flops = 6 * N * runs.unit_params * runs.unit_tokens
+    sides, found = ((0.95, "from scratch is better"), (0.05, "the checkpoint is better")), result.exponent
+    title = f"C* grows as N^{found.median:.3g} ({found.lower:.3g} to {found.upper:.3g})"
+    if np.all(result.table["never"].to_numpy() == 1):  # there is no line that they are the sides of
+        sides, title = ((0.5, "the checkpoint is better in every draw"),), ""
     for axes, name, unit in ((left, "tokens", np.ones(len(N))), (right, "compute", flops)):
         tidy(axes)
         _band(axes, N, result.table, name, BLUE, f"{percent(result.ci)} of the draws")
@@ -88,15 +92,14 @@ def crossover_line(result: Crossover, runs: Runs) -> Figure:
             label = None
         axes.set_ylim(low, high)
         axes.set_xlim(N.min() / 1.1, N.max() * 1.1)
-        for place, said in ((0.95, "from scratch is better"), (0.05, "the checkpoint is better")):
+        for place, said in sides:
             axes.text(0.05, place, said, transform=axes.transAxes, va="center", fontsize=8, color=BLACK)
         log_axis(axes, "y")
         set_axis(axes, "x", "params", runs)
     unit = "" if runs.unit_tokens == 1 else f"{short_number(runs.unit_tokens)} "
     left.set_ylabel(f"target tokens D* [{unit}tokens]", fontsize=9)
     right.set_ylabel("compute C* [FLOP]", fontsize=9)
-    found = result.exponent
-    right.set_title(f"C* grows as N^{found.median:.3g} ({found.lower:.3g} to {found.upper:.3g})", fontsize=9)
+    right.set_title(title, fontsize=9)
     legend_above(figure, left)
     return figure
 

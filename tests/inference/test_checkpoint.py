@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from m3bayes.errors import FitError, M3BayesError
-from m3bayes.files import seal, unseal
+from m3bayes.files import unseal
 from m3bayes.inference.checkpoint import (
     check_header,
     read_chain,
@@ -23,6 +23,7 @@ from m3bayes.inference.checkpoint import (
     write_header,
 )
 from tests.inference.example_posterior import assert_same_arrays
+from tests.sealing import sealed
 
 IDENTITY = {
     "law": {"name": "m3", "options": {"drop": ("tau",)}},
@@ -183,7 +184,7 @@ def test_nothing_in_a_chain_is_executed(folder):
     assert opened is not None
     image = io.BytesIO()
     np.savez(image, z=np.array([Boom()], dtype=object))
-    file.write_bytes(seal(image.getvalue(), opened[1]))
+    file.write_bytes(sealed(image.getvalue(), opened[1]))
     chains, notes = read_chains(folder, 1)
     assert chains == [None] and [note.code for note in notes] == ["CHECKPOINT_DAMAGED"]
 

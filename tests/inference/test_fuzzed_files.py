@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import m3bayes
 from m3bayes.errors import FitError, M3BayesError, PosteriorFileError, RunTableError
 from m3bayes.evaluation.calibrate import calibrate
-from m3bayes.files import seal, unseal
+from m3bayes.files import unseal
 from m3bayes.inference import checkpoint
 from m3bayes.inference.noise import normal
 from m3bayes.inference.posterior import Posterior
@@ -27,6 +27,7 @@ from m3bayes.inference.storage import load
 from m3bayes.runs import read_runs
 from tests.evaluation.exact import LAW, design, exact_fit
 from tests.inference.example_posterior import assert_same, assert_same_arrays, example_posterior
+from tests.sealing import sealed
 
 FUZZ = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -111,7 +112,7 @@ def test_a_damaged_posterior_with_a_new_seal_is_refused_or_read(saved, change):
     """What nobody does by accident: the content reaches the HDF5 library, and what it gives is looked at."""
     opened = unseal(saved)
     assert opened is not None
-    found = outcome(seal(change(opened[0]), opened[1]))
+    found = outcome(sealed(change(opened[0]), opened[1]))
     if isinstance(found, Posterior):
         assert {values.shape for values in found.draws.values()} == {(2, 5)}
 
@@ -126,7 +127,7 @@ def test_a_damaged_checkpoint_counts_as_none(change, again):
     whole = file.read_bytes()
     opened = unseal(whole)
     assert opened is not None
-    file.write_bytes(seal(change(opened[0]), opened[1]) if again else change(whole))
+    file.write_bytes(sealed(change(opened[0]), opened[1]) if again else change(whole))
     chains, notes = checkpoint.read_chains(folder, 1)
     if chains[0] is None:
         assert {note.code for note in notes} <= {"CHECKPOINT_DAMAGED"}
@@ -351,7 +352,7 @@ def test_hostile_posteriors_are_refused(saved, kind):
     image = io.BytesIO(opened[0])
     with h5py.File(image, "r+") as file:
         HOSTILE[kind](file)
-    found = outcome(seal(image.getvalue(), opened[1]))
+    found = outcome(sealed(image.getvalue(), opened[1]))
     assert isinstance(found, str) and len(found) < 2000
 
 
@@ -363,7 +364,7 @@ def test_names_that_are_paths_stay_names(saved):
     with h5py.File(image, "r+") as file:
         part(file, "runs", name="../../x")
         part(file, "versions", m3bayes="../../x")
-    found = outcome(seal(image.getvalue(), opened[1]))
+    found = outcome(sealed(image.getvalue(), opened[1]))
     assert isinstance(found, Posterior) and found.runs.name == "../../x"
     found.save("again.nc")
     assert_same(load("again.nc"), found)
@@ -415,7 +416,7 @@ def test_hostile_chains_count_as_damaged(kind):
     checkpoint.write_chain("kept", 0, {"z": np.arange(3)})
     opened = unseal(Path("kept/chain-0.npz").read_bytes())
     assert opened is not None
-    Path("kept/chain-0.npz").write_bytes(seal(HOSTILE_CHAINS[kind], opened[1]))
+    Path("kept/chain-0.npz").write_bytes(sealed(HOSTILE_CHAINS[kind], opened[1]))
     chains, notes = checkpoint.read_chains("kept", 1)
     assert chains == [None] and [note.code for note in notes] == ["CHECKPOINT_DAMAGED"]
 

@@ -16,12 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from m3bayes.errors import Note, PosteriorFileError
-from m3bayes.files import seal, unseal
+from m3bayes.files import unseal
 from m3bayes.inference.noise import normal, student_t
 from m3bayes.inference.storage import FORMAT, load
 from m3bayes.laws import Coefficient, all_laws, chinchilla, law, m3
 from m3bayes.runs import Runs
 from tests.inference.example_posterior import assert_same, example_posterior, example_runs
+from tests.sealing import sealed
 
 
 @pytest.fixture
@@ -223,7 +224,7 @@ def test_bytes_that_went_missing_or_were_added_are_refused(path, saved):
 def test_a_later_format_is_refused_with_both_versions(path, saved):
     opened = unseal(saved)
     assert opened is not None
-    path.write_bytes(seal(opened[0], "posterior 99"))
+    path.write_bytes(sealed(opened[0], "posterior 99"))
     message = refusal(path)
     assert "format 99" in message and f"up to {FORMAT}" in message
 
@@ -234,8 +235,8 @@ def test_a_later_format_is_refused_with_both_versions(path, saved):
         (b"", "empty"),
         (b"params,loss\n1,2\n", "not a netCDF"),
         (b"\x89HDF\r\n\x1a\n nothing else", "no posterior of m3bayes"),
-        (seal(b"\x89HDF\r\n\x1a\n m3bayes_format", "posterior 1"), "not the content"),
-        (seal(b"\x89HDF\r\n\x1a\n", "chain of 12"), "holds a chain"),
+        (sealed(b"\x89HDF\r\n\x1a\n m3bayes_format", "posterior 1"), "not the content"),
+        (sealed(b"\x89HDF\r\n\x1a\n", "chain of 12"), "holds a chain"),
     ],
 )
 def test_files_of_other_kinds_are_refused(path, content, says):
@@ -264,7 +265,7 @@ def forged(saved: bytes, change) -> bytes:
     image = io.BytesIO(opened[0])
     with h5py.File(image, "r+") as file:
         change(file)
-    return seal(image.getvalue(), opened[1])
+    return sealed(image.getvalue(), opened[1])
 
 
 def _drop_coefficient(file):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from m3bayes.errors import M3BayesError
-from m3bayes.files import seal
 from m3bayes.pilot import checkpoints
 from m3bayes.pilot.model import Decoder, Shape
+from tests.sealing import sealed
 
 SHAPE, V = Shape(1, 16, 2), 32
 
@@ -59,11 +59,11 @@ def test_what_is_not_there_or_not_whole_is_refused(model, tmp_path):
         checkpoints.load(None, "a", SHAPE, V)
     checkpoints.save(tmp_path, "a", model)
     whole = (tmp_path / "a.npz").read_bytes()
-    for damaged in (b"", whole[:-1], b"x" + whole[1:], seal(b"text", "something else")):
+    for damaged in (b"", whole[:-1], b"x" + whole[1:], sealed(b"text", "something else")):
         (tmp_path / "a.npz").write_bytes(damaged)
         with pytest.raises(M3BayesError, match=r"a\.npz is not a whole checkpoint .* train the run a again"):
             checkpoints.load(tmp_path, "a", SHAPE, V)
-    (tmp_path / "a.npz").write_bytes(seal(b"text", "model 1"))
+    (tmp_path / "a.npz").write_bytes(sealed(b"text", "model 1"))
     with pytest.raises(M3BayesError, match=r"a\.npz is not a checkpoint of m3bayes pilot"):
         checkpoints.load(tmp_path, "a", SHAPE, V)
 

@@ -74,8 +74,12 @@ def test_the_crossover_and_what_never_crosses(never, tmp_path):
         low, high = axes.get_ylim()
         assert 0 < low < high < 1e30
     said = texts(figure)
-    for part in ("model size N [parameters]", "[FLOP]", "90 % of the draws", "from scratch is better"):
+    for part in ("model size N [parameters]", "[FLOP]", "90 % of the draws"):
         assert part in said
+    # with no line to be the sides of, neither side is named, nor how the line rises
+    crosses = never < 1
+    assert ("from scratch is better" in said) == ("grows as" in said) == crosses
+    assert said.count("the checkpoint is better in every draw") == (0 if crosses else 2)
     saved(figure, tmp_path)
 
 
