@@ -30,8 +30,8 @@ from benchmarks.prediction import hand_made_posterior, numpy_m3
 from m3bayes.data import simulated_runs
 from m3bayes.decision import risk
 from m3bayes.decision.cost import six_nd
-from m3bayes.decision.faces import Face, faces
-from m3bayes.decision.optimize import Optima, Surface, best, optima_by_regime
+from m3bayes.decision.faces import Face, Regime, faces
+from m3bayes.decision.optimize import Optima, Surface, best, each_regime, optima_by_regime
 from m3bayes.decision.risk import Risk
 from m3bayes.decision.space import space
 from m3bayes.laws import chinchilla, m3
@@ -87,12 +87,12 @@ def of_smallest_risk(law: Law, c: Mapping[str, np.ndarray], asked: Risk) -> np.n
     for compute in budgets():
         surface, parts = problem(law, float(compute))
         found = optima_by_regime(surface, c, {}, parts)
-        starts = {name: [np.median(points, axis=0) for points in each.points] for name, each in found.items()}
-        of_regime = [
-            best(surface, asked, c, {}, name, several, starts[name], least(found)).risk
-            for name, several in parts.items()
-        ]
-        smallest.append(min(of_regime))
+
+        def solve(regime: Regime, surface=surface, parts=parts, found=found) -> float:
+            starts = [np.median(points, axis=0) for points in found[regime].points]
+            return best(surface, asked, c, {}, regime, parts[regime], starts, least(found)).risk
+
+        smallest.append(min(each_regime(parts, solve).values()))
     return np.array(smallest)
 
 

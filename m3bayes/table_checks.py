@@ -299,7 +299,7 @@ def _flops_note(columns: Mapping[str, np.ndarray], unit_params: float, unit_toke
         "FLOPS_DIFFER",
         f"logged flops are more than {FLOPS_TOLERANCE:.0%} off 6 N D in {differ.sum()} of {len(ratio)} "
         f"runs (flops / 6ND: median {np.median(ratio[differ]):.3g}, {ratio[differ].min():.3g} to "
-        f"{ratio[differ].max():.3g}); budgets count 6 N D",
+        f"{ratio[differ].max():.3g}); budgets count 6 N D unless they are given cost fitted",
         ("flops",),
     )
 

@@ -27,7 +27,18 @@ The runs that lower the expected regret of the coming `m3bayes recommend --compu
 chosen one after the other within a budget, by reweighting the posterior's draws with simulated outcomes.
 Regrets are in the table's unit of loss.
 """
-SHOWN = ("row", "params", "target_tokens", "epochs", "target_ratio", "final_ratio", "flops", "after", "gain")
+SHOWN = (
+    "row",
+    "params",
+    "target_tokens",
+    "epochs",
+    "target_ratio",
+    "final_ratio",
+    "flops",
+    "after",
+    "gain",
+    "gain_se",
+)
 
 
 def add(commands) -> None:

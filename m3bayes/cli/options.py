@@ -121,6 +121,8 @@ def names(text: str) -> tuple[str, ...]:
 
 def several(text: str) -> tuple[float, ...]:
     """Numbers above 0 with commas between."""
+    if not all(part.strip() for part in text.split(",")):
+        raise ArgumentTypeError(f"expected numbers with commas between, got {text!r}")
     return tuple(positive(part) for part in names(text))
 
 

@@ -21,6 +21,7 @@ from m3bayes.cli.options import (
     of_file,
     positive,
     setting,
+    several,
     upper_end,
 )
 from m3bayes.cli.report import UNITS, continuation_text, recommendation_text
@@ -88,7 +89,7 @@ def add(commands) -> None:
     add_bounds(parser)
     parser.add_argument(
         "--architectures",
-        type=sizes,
+        type=several,
         metavar="N,N,...",
         help="the only sizes that can be built, in the table's unit of params; says what that costs",
     )
@@ -116,9 +117,8 @@ def add(commands) -> None:
     parser.add_argument(
         "--tolerance",
         type=positive,
-        default=0.005,
         metavar="LOSS",
-        help="excess loss that is still near-optimal, in the table's unit of loss (default: %(default)s)",
+        help="excess loss that is still near-optimal, in the table's unit of loss (default: 0.005)",
     )
     parser.add_argument(
         "--risk",
@@ -179,10 +179,6 @@ def cost_named(text: str) -> str | Cost:
     raise ArgumentTypeError(f"expected 6nd, attention:CONTEXT or fitted, got {text!r}")
 
 
-def sizes(text: str) -> tuple[float, ...]:
-    return tuple(positive(part) for part in names(text))
-
-
 def checkpoint(text: str) -> Checkpoint:
     """``N,D`` or ``N,D,R``."""
     parts = names(text)
@@ -214,9 +210,11 @@ def run(arguments: Namespace) -> int:
     bounds, freeze = _bounds(arguments.bounds), _each_once(arguments.freeze, "--freeze")
     baselines = _baselines(arguments.baseline)
     multiples = _each_once(arguments.multiple, "--multiple")
-    if arguments.from_checkpoint and (baselines or multiples or arguments.architectures):
+    if arguments.from_checkpoint and (
+        baselines or multiples or arguments.architectures or arguments.tolerance is not None
+    ):
         raise RecipeError(
-            "--from-checkpoint goes without --baseline, --multiple and --architectures; leave those out"
+            "--from-checkpoint goes without --baseline, --multiple, --architectures and --tolerance; leave those out"
         )
     if len(arguments.posteriors) == 1 and arguments.weights is not None:
         raise M3BayesError("--weights are of several posteriors, and one is given; leave them out")
@@ -240,7 +238,7 @@ def run(arguments: Namespace) -> int:
         "architectures": arguments.architectures,
         "multiples": multiples,
         "baselines": baselines,
-        "tolerance": arguments.tolerance,
+        **({} if arguments.tolerance is None else {"tolerance": arguments.tolerance}),
     }
     if len(posts) > 1:
         averaged.recommend_and_show(posts, arguments.weights, asked, arguments.out, arguments.json)

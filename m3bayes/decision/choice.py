@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from m3bayes.decision.faces import Face, Regime
-from m3bayes.decision.optimize import Optima, Surface, best
+from m3bayes.decision.optimize import Optima, Surface, best, each_regime
 from m3bayes.decision.risk import Risk
 from m3bayes.decision.space import RECIPE, Space
 from m3bayes.inference.posterior import Posterior
@@ -53,16 +53,19 @@ def search(
     """The best recipe of each regime over its faces, the simplest regime first. ``found`` are the draws' own
     optima on them, where they are known."""
     surface, extra = Surface(post.law, space.cost), space.further_columns(post.law)
-    recipes = []
-    for regime, several in faces.items():
+
+    def solve(regime: Regime) -> Recipe:
+        several = faces[regime]
         starts = (
             [np.full(4, 0.5)] * len(several)
             if found is None
             else [np.median(points, axis=0) for points in found[regime].points]
         )
         columns = best(surface, risk, post.coefficients, extra, regime, several, starts, least).columns
-        recipes.append(space.recipe(**{name: columns[name] for name in RECIPE}))
-    return dict(zip(faces, choices(post, risk, recipes, least), strict=True))
+        return space.recipe(**{name: columns[name] for name in RECIPE})
+
+    recipes = each_regime(faces, solve)
+    return dict(zip(faces, choices(post, risk, list(recipes.values()), least), strict=True))
 
 
 def simplest(several: Iterable[Choice]) -> Choice:

@@ -33,6 +33,7 @@ from m3bayes.decision.recommendation import (
     Loss,
     flagged,
     loss_of,
+    miscounted,
     numbers,
     plain,
     recipe_row,
@@ -154,7 +155,7 @@ def continue_from(
 
     The rest is as for :func:`m3bayes.recommend`; bounds are those of the whole run, N is the checkpoint's. To go on
     at the checkpoint's own mixture is one stage, of which bounds on the last stage's share say nothing. Notes:
-    POSTERIOR_FLAGGED, BOUNDS_WIDENED, EXTRAPOLATION, BEYOND_30X, AT_BOUND, COMPUTE_UNUSED, and those of
+    POSTERIOR_FLAGGED, FLOPS_DIFFER, BOUNDS_WIDENED, EXTRAPOLATION, BEYOND_30X, AT_BOUND, COMPUTE_UNUSED, and those of
     :func:`m3bayes.predict`. Raises InfeasibleError naming the constraints that exclude each other, RecipeError for
     what cannot be asked, LawError where the law has no finite loss.
     """
@@ -209,6 +210,7 @@ def _continue(post: Posterior, checkpoint: Checkpoint, space: Space, risk: Risk,
     used = min(space.budgets[0].spent(recipe), space.compute)
     notes = [
         *flagged(post),
+        *miscounted(post, space.budgets[0].cost),
         *space.notes,
         *at_bounds(constraints, space),
         *unused(constraints, space),

@@ -44,6 +44,7 @@ from m3bayes.decision.budgets import (
 )
 from m3bayes.decision.recommendation import flagged
 from m3bayes.decision.regret import best_regime, optimum_columns
+from m3bayes.decision.residuals import unspendable
 from m3bayes.decision.space import RECIPE, Bounds, check_numbers, ranges
 from m3bayes.errors import InfeasibleError, Note, RecipeError, unique_notes
 from m3bayes.inference import new_run
@@ -108,8 +109,8 @@ def next_runs(
     ``goal``         "regret"; or a function of {coefficient: (draw,)} giving the quantity (draw,) to be known
 
     Notes: LOW_ESS (outcomes say more than these draws can tell: run the first ones, refit, ask again),
-    NOTHING_GAINED, NOISE_GROUP. Raises InfeasibleError where no candidate fits the budget, RecipeError for what
-    cannot be asked.
+    NOTHING_GAINED, NOISE_GROUP, COMPUTE_UNUSED (the bounds leave no recipe that costs ``compute``). Raises
+    InfeasibleError where no candidate fits the budget, RecipeError for what cannot be asked.
     """
     check_numbers(budget=budget, **({} if number is None else {"number": number}))
     if not (0 < budget < math.inf and (number is None or number > 0)):
@@ -154,7 +155,14 @@ def next_runs(
         ),
         goal="regret" if goal == "regret" else getattr(goal, "__name__", "goal"),
         budget=float(budget),
-        notes=unique_notes([*flagged(post), *new_run.notes(post, noise), *_notes(steps, single)]),
+        notes=unique_notes(
+            [
+                *flagged(post),
+                *(unspendable(asked.at(compute, target_tokens)) if goal == "regret" else ()),
+                *new_run.notes(post, noise),
+                *_notes(steps, single),
+            ]
+        ),
     )
 
 

@@ -33,7 +33,7 @@ from m3bayes.decision.budgets import (
 )
 from m3bayes.decision.constraints import Constraint
 from m3bayes.decision.regret import Interval, interval
-from m3bayes.decision.residuals import at_bounds, residuals
+from m3bayes.decision.residuals import at_bounds, residuals, unspendable
 from m3bayes.decision.several_budgets import faces_within
 from m3bayes.decision.space import Bounds, Space, check_numbers
 from m3bayes.errors import InfeasibleError, Note, RecipeError, unique_notes
@@ -227,7 +227,9 @@ def value_of_text(
         gain=interval(values[0] - wanted, ci),
         compute=interval(np.exp(log_multiple), ci),
         beyond=float(np.mean(beyond)),
-        notes=unique_notes([*(note for space in spaces for note in space.notes), *_beyond(beyond)]),
+        notes=unique_notes(
+            [*(note for space in spaces for note in space.notes), *_beyond(beyond, spaces[0])]
+        ),
     )
 
 
@@ -312,8 +314,11 @@ def _least(
             f"no {quantity} from {low:.4g} to {high:.4g} reaches loss {loss:g} with probability "
             f"{probability:g}; the best is {max(attained):.3g}: ask for a higher loss, or widen the bounds"
         )
-    root = value
-    if before < value:
+    root, notes = value, []
+    if before == value:
+        said = f"the least {quantity} looked at, {low:.4g}, is enough, and less may be"
+        notes = [Note("AT_BOUND", said, (quantity,))]
+    else:
         root = float(brentq(excess, before, value, xtol=PRECISION))  # pyright: ignore[reportArgumentType]
         # the root may be a hair below the loss asked for
         while excess(root) > 0:
@@ -325,7 +330,7 @@ def _least(
         recipe=recipe,
         loss=interval(losses, 0.9),
         probability=float(np.mean(losses <= loss)),
-        notes=unique_notes([*space.notes, *at_bounds(residuals(space, recipe), space)]),
+        notes=unique_notes([*space.notes, *notes, *at_bounds(residuals(space, recipe), space)]),
     )
 
 
@@ -344,15 +349,19 @@ def _capped(space: Space, name: str, asked: Request) -> float:
     return min(space[name].high, FAR * float(most))
 
 
-def _beyond(beyond: np.ndarray) -> list[Note]:
+def _beyond(beyond: np.ndarray, space: Space) -> list[Note]:
     share = float(np.mean(beyond))
     if not share:
         return []
+    most = float(MULTIPLES[-1])
     said = (
-        f"in {share:.3g} of the draws {MULTIPLES[-1]:g} times the compute saves less than the text: there its worth "
+        f"in {share:.3g} of all draws {most:g} times the compute saves less than the text: there its worth "
         "in compute is counted as that, and is more"
     )
-    return [Note("BEYOND_1000X", said, ("compute",))]
+    return [
+        Note("BEYOND_1000X", said, ("compute",)),
+        *unspendable(replace(space, compute=most * space.compute)),
+    ]
 
 
 def _best_loss(found: Mapping) -> Float[np.ndarray, " draw"]:

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from m3bayes.decision.cost import Cost
 from m3bayes.decision.descents import blocks, descend_all, in_threads
 from m3bayes.decision.faces import Face, Regime, free_coordinates, packed, recipe_at, unpacked
+from m3bayes.decision.kinks import at_random, by_adam
 from m3bayes.decision.newton import STEPS, Point, Way, descend
 from m3bayes.decision.risk import Risk
 from m3bayes.decision.starts import grid, local_minima, starts
@@ -31,12 +32,11 @@ from m3bayes.laws.law import Law
 
 Draws = Mapping[str, Float[np.ndarray, " draw"]]
 
-ADAM_STEPS = 100
 # draws of a grid, and descents, at a time; descents over all draws at a time
 BLOCK, FEW = 1024, 6
 # of the smooth forms of risks, in standard deviations of the draws
 WIDTHS = (0.3, 0.03)
-# draws that smooth forms are searched over, and recipes that then go down the exact risk of all draws
+# draws that smooth forms are searched over, and recipes that then go down those of all draws
 SEARCHED, POLISHED = 512, 2
 
 
@@ -183,13 +183,20 @@ def optima(
 def optima_by_regime(
     surface: Surface, c: Draws, extra: Mapping[str, float], faces: Mapping[Regime, Sequence[Face]]
 ) -> dict[Regime, Optima]:
-    """:func:`optima` of each regime. Where r is held at 1 one stage is monolingual, and is not solved again."""
-    found: dict[Regime, Optima] = {}
+    """:func:`optima` of each regime."""
+    return each_regime(faces, lambda regime: optima(surface, c, extra, regime, faces[regime]))
+
+
+def each_regime[Result](
+    faces: Mapping[Regime, Sequence[Face]], solve: Callable[[Regime], Result]
+) -> dict[Regime, Result]:
+    """``solve`` of each regime. Where r is held at 1 one stage is monolingual, and is not solved again."""
+    found: dict[Regime, Result] = {}
     for regime, several in faces.items():
         if "monolingual" in found and regime == "single-stage" and all(face.r[0] >= 1 for face in several):
             found[regime] = found["monolingual"]
         else:
-            found[regime] = optima(surface, c, extra, regime, several)
+            found[regime] = solve(regime)
     return found
 
 
@@ -206,13 +213,13 @@ def best(
     """The recipe of a regime with the smallest risk over the draws; never worse than ``given``, points of the
     faces in their order (as many a face as there are), nor, if it has no smooth form, than the grids.
 
-    A risk with a smooth form is searched in that, first wide and then narrow, over some of the draws. What is best
-    by the exact one of all draws then goes down that: kinks (of a quantile, of the worst draw) stop Newton, not
-    Adam.
+    A risk with a smooth form is searched in that, wide, over some of the draws; what is best by the exact one then
+    goes down the narrow one of all draws, and from there past the kinks of the exact one (of a quantile, of the
+    worst draw), which stop Newton.
     """
     free, rows_of_faces = free_coordinates(faces), np.stack([packed(face) for face in faces])
-    exact = objectives(surface, risk, c, extra, least)[-1]
-    *smooth, searched = objectives(surface, risk, *_thinned(c, extra, least)) if risk.smooth else (exact,)
+    *smooth, exact = objectives(surface, risk, c, extra, least)
+    *_, thinned = of_some = objectives(surface, risk, *_thinned(c, extra, least)) if smooth else (exact,)
     with jax.enable_x64(True), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
 
         def minima(objective: Objective) -> tuple[np.ndarray, np.ndarray]:
@@ -238,29 +245,39 @@ def best(
 
             return np.concatenate(in_threads(pool, some, [(rows,) for rows in blocks(len(t), FEW)]))[: len(t)]
 
-        tried = [(np.arange(len(faces)), np.stack(given))]
-        for objective in smooth or [searched]:
-            tried.append(minima(objective))
-            face, t = (np.concatenate(parts) for parts in zip(*tried, strict=True))
-            tried.append((face, lowered(objective, face, t)))
+        def ranked(face: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            """The best first, with its risk."""
+            values = risks(exact, face, t)
+            # where the exact one does not tell (no draw at all is below a limit), a smooth one may
+            first = risks(of_some[0], face, t) if smooth else values
+            order = np.lexsort((first, values))
+            return face[order], t[order], values[order]
+
+        begun = _each_once((np.arange(len(faces)), np.stack(given)), minima(of_some[0]))
+        tried = _each_once(begun, (begun[0], lowered(of_some[0], *begun)), *[minima(thinned)] * bool(smooth))
+        face, t, values = ranked(*tried)
         if smooth:
-            tried.append(minima(searched))
-        face, t = (np.concatenate(parts) for parts in zip(*tried, strict=True))
-        values = risks(exact, face, t)
-        # where the exact one does not tell (no draw at all is below a limit), a smooth one may
-        first = risks(smooth[0], face, t) if smooth else values
-        rows = np.lexsort((first, values))[: POLISHED if smooth else 1]
-        here = rows_of_faces[face[rows]]
-        points = _adam(exact, here, Point(jnp.asarray(t[rows]), jnp.asarray(values[rows])))
-        if not smooth:
-            few = (np.tile(each, (FEW, 1)) for each in (here, np.asarray(points.t)))
-            way = _descend_risk(exact, *few, STEPS)
-            points = Point(way.t.T, way.value)
-        # the first of equals, which the smooth one prefers
-        row = int(np.argmin(points.value))
-        here, t = unpacked(jnp.asarray(here[row])), points.t[row]
-        columns = {name: float(value) for name, value in recipe_at(here, t, surface.cost).items()}
-        return Best(float(points.value[row]), columns, here, np.asarray(t))
+            few = np.minimum(np.arange(POLISHED), len(t) - 1)
+            way = _descend_risk(smooth[-1], rows_of_faces[face[few]], t[few], STEPS)
+            face, t, values = ranked(*_each_once((face[:1], t[:1]), (face[few], np.asarray(way.t.T))))
+        here, point = rows_of_faces[face[0]], Point(jnp.asarray(t[0]), jnp.asarray(values[0]))
+        if smooth:
+            point = at_random(exact, free, here, point)
+        else:
+            point = by_adam(exact, here, point)
+            way = _descend_risk(exact, *(jnp.tile(each, (FEW, 1)) for each in (here, point.t)), STEPS)
+            point = Point(way.t[:, 0], way.value[0])
+        recipe = _recipes_at(surface.cost, here[None], point.t[None])
+        columns = {name: float(value[0]) for name, value in recipe.items()}
+        return Best(float(point.value), columns, unpacked(jnp.asarray(here)), np.asarray(point.t))
+
+
+def _each_once(*several: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Points (face, t) one after the other, without those that are where another one is already."""
+    face, t = (np.concatenate(parts) for parts in zip(*several, strict=True))
+    _, first = np.unique(np.column_stack([face, t.round(6)]), axis=0, return_index=True)
+    first.sort()
+    return face[first], t[first]
 
 
 # --- what is compiled ------------------------------------------------------------------------------------
@@ -321,23 +338,3 @@ def _descend_risk(objective: Objective, faces: Array, t: Array, steps: ArrayLike
 def _risks(objective: Objective, faces: Array, t: Array) -> Array:
     values = jax.vmap(lambda face, t: objective(unpacked(face), t))(faces, t)
     return jnp.where(jnp.isnan(values), jnp.inf, values)
-
-
-@jax.jit
-def _adam(objective: Objective, faces: Array, points: Point) -> Point:
-    """The lowest point on each of some ways of Adam's, from (way, 4) points."""
-    import optax  # here, since fits have no use for it
-
-    adam = optax.adam(optax.cosine_decay_schedule(0.02, ADAM_STEPS))
-    slopes = jax.vmap(jax.value_and_grad(lambda t, face: objective(unpacked(face), t)))
-
-    def step(carry, _):
-        t, state, least = carry
-        value, g = slopes(t, faces)
-        lower = value < least.value
-        least = Point(jnp.where(lower[:, None], t, least.t), jnp.where(lower, value, least.value))
-        change, state = adam.update(jnp.where(jnp.isfinite(g), g, 0.0), state)
-        return (optax.projections.projection_box(t + change, 0.0, 1.0), state, least), None
-
-    (_, _, least), _ = lax.scan(step, (points.t, adam.init(points.t), points), length=ADAM_STEPS)
-    return least

@@ -25,6 +25,7 @@ from m3bayes.decision.recommendation import (
     Snapped,
     flagged,
     loss_of,
+    miscounted,
     numbers,
     recipe_row,
     simulated,
@@ -90,8 +91,8 @@ def recommend(
     The three regimes are optimised face by face (:mod:`m3bayes.decision.faces`), for every draw by itself and
     for all together. The result is no worse in risk than any feasible baseline. What ``architectures`` and
     ``multiples`` cost is in ``snapped``; optima, regimes and the near-optimal set are those without them. Notes:
-    POSTERIOR_FLAGGED, BOUNDS_WIDENED, EXTRAPOLATION, BEYOND_30X, REGIME_EXCLUDED, BASELINE_CLIPPED, BASELINE_BEST,
-    SNAPPED, AT_BOUND, COMPUTE_UNUSED, NEAR_OPTIMAL_EMPTY, and those of :func:`m3bayes.predict`.
+    POSTERIOR_FLAGGED, FLOPS_DIFFER, BOUNDS_WIDENED, EXTRAPOLATION, BEYOND_30X, REGIME_EXCLUDED, BASELINE_CLIPPED,
+    BASELINE_BEST, SNAPPED, AT_BOUND, COMPUTE_UNUSED, NEAR_OPTIMAL_EMPTY, and those of :func:`m3bayes.predict`.
 
     Raises InfeasibleError naming the constraints that exclude each other, RecipeError for what cannot be
     asked, LawError where the law has no finite loss.
@@ -151,6 +152,7 @@ def _recommend(
     snapped = None if tried is None else _snapped(free, chosen, tried, ci)
     notes = [
         *flagged(post),
+        *miscounted(post, space.budgets[0].cost),
         *space.notes,
         *(Note("REGIME_EXCLUDED", f"{name}: {why}", (name,)) for name, why in excluded.items()),
         *clipped,

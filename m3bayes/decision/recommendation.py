@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from m3bayes.decision.cost import Cost, six_nd
 from m3bayes.decision.near_optimal import NearOptimal
 from m3bayes.decision.regret import Interval
 from m3bayes.decision.space import Bound
@@ -184,6 +185,11 @@ def flagged(post: Posterior) -> list[Note]:
     codes = ", ".join(dict.fromkeys(note.code for note in post.notes))
     said = f"the posterior did not pass the gate ({codes}): its intervals are not to be trusted"
     return [Note("POSTERIOR_FLAGGED", said)]
+
+
+def miscounted(post: Posterior, cost: Cost) -> list[Note]:
+    """FLOPS_DIFFER of the table, where the cost is 6 N D all the same."""
+    return [note for note in post.runs.notes if note.code == "FLOPS_DIFFER" and cost.name == six_nd().name]
 
 
 def recipe_row(recipe: Recipe) -> dict[str, float | None]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import jax
 import pandas as pd
 
 from m3bayes.decision.space import RATIOS, Space
@@ -56,9 +57,24 @@ def unused(table: pd.DataFrame, space: Space) -> list[Note]:
     if share <= BINDING:
         return []
     used_up = [text for text, binds in zip(budgets.index[1:], budgets["binding"][1:], strict=True) if binds]
-    why = "spending more would need a wider bound, or would overfit"
+    most = table.index[table["binding"].to_numpy(bool) & (table["sense"] == "<=").to_numpy()]
+    why = f"no more can be spent with {' and '.join(most)}" if len(most) else "spending more would overfit"
     why = f"{used_up[0]} is used up" if used_up else why
     return [Note("COMPUTE_UNUSED", f"{share:.3g} of the compute is left unused: {why}", ("compute",))]
+
+
+def unspendable(space: Space) -> list[Note]:
+    """COMPUTE_UNUSED where the largest recipe within the bounds costs less than the compute asked about."""
+    N, D = space["params"], space["tokens"]
+    if math.isinf(N.high) or math.isinf(D.high):
+        return []
+    with jax.enable_x64(True):
+        most = float(space.budgets[0].cost.flops(N.high, D.high))
+    if most >= space.compute:
+        return []
+    unit = space.budgets[0].cost.unit
+    said = f"with {N.high_text} and {D.high_text} at most {most:.4g} of the {space.compute:.4g} {unit} can be spent"
+    return [Note("COMPUTE_UNUSED", f"{said}: wider bounds may change the answer", ("compute",))]
 
 
 def _of_bounds(space: Space, recipe: Recipe) -> Iterator[_Row]:

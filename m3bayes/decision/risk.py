@@ -59,7 +59,7 @@ def mean() -> Risk:
 
 def quantile(q: float) -> Risk:
     """The loss that a share ``q`` of the draws stays below, in the table's unit."""
-    return Risk(f"quantile:{_share(q):g}", jnp.quantile, False, smooth_quantile, (float(q),))
+    return Risk(f"quantile:{_share(q):g}", exact_quantile, False, smooth_quantile, (float(q),))
 
 
 def cvar(level: float) -> Risk:
@@ -69,7 +69,7 @@ def cvar(level: float) -> Risk:
 
 def regret_quantile(q: float) -> Risk:
     """The regret that a share ``q`` of the draws stays below, in the table's unit."""
-    return Risk(f"regret-quantile:{_share(q):g}", jnp.quantile, True, smooth_quantile, (float(q),))
+    return Risk(f"regret-quantile:{_share(q):g}", exact_quantile, True, smooth_quantile, (float(q),))
 
 
 def regret_cvar(level: float) -> Risk:
@@ -118,11 +118,47 @@ def as_risk(risk: Risk | Callable[[Array], Array] | None) -> Risk:
 # --- exact and smooth forms of (draw,) values --------------------------------------------------------------
 
 
+def exact_quantile(values: Array, q: ArrayLike) -> Array:
+    """As `jnp.quantile`, between two draws on the line from one to the other."""
+    place = q * jnp.asarray(values.size - 1.0)
+    rank = jnp.floor(place)
+    lower = value_of_rank(values, rank)
+    following = jnp.min(jnp.where(values > lower, values, jnp.inf))
+    upper = jnp.where(jnp.sum(values <= lower) > rank + 1, lower, following)
+    between = (place > rank) & (upper > lower)
+    return jnp.where(between, lower + (place - rank) * (upper - lower), lower)
+
+
 def tail_mean(values: Array, level: ArrayLike) -> Array:
     """Mean of the worst 1 - level of the values; the draw at the edge counts with the part of it inside."""
     inside = (1 - jnp.asarray(level)) * values.size
-    worst_first = -jnp.sort(-values)
-    return jnp.sum(worst_first * jnp.clip(inside - jnp.arange(values.size), 0.0, 1.0)) / inside
+    edge = value_of_rank(values, values.size - jnp.ceil(inside))
+    worse = values > edge
+    return (jnp.sum(jnp.where(worse, values, 0.0)) + (inside - jnp.sum(worse)) * edge) / inside
+
+
+def value_of_rank(values: Array, rank: ArrayLike) -> Array:
+    """The value that ``rank`` others are below, from 0, without sorting, which is slow: by counting how many are at
+    most a limit, which is moved until it separates that value from the one before."""
+    fixed = lax.stop_gradient(values)
+
+    def unfinished(state: tuple[Array, Array, Array]) -> Array:
+        low, high, below = state
+        middle = (low + high) / 2
+        return (below != rank) & (low < middle) & (middle < high)
+
+    def halve(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        low, high, below = state
+        middle = (low + high) / 2
+        count = jnp.sum(fixed <= middle)
+        less = count <= rank
+        return jnp.where(less, middle, low), jnp.where(less, high, middle), jnp.where(less, count, below)
+
+    # a recipe may have an infinite loss in some draws
+    least, most = jnp.min(fixed), jnp.max(jnp.where(jnp.isfinite(fixed), fixed, -jnp.inf))
+    start = (least - 1 - jnp.abs(least), most + 1 + jnp.abs(most), jnp.zeros((), int))
+    low, _, _ = lax.while_loop(unfinished, halve, start)
+    return jnp.min(jnp.where(values > low, values, jnp.inf))
 
 
 def share_above(values: Array, limit: ArrayLike) -> Array:
@@ -169,7 +205,7 @@ def _smooth_root(values: Array, s: Array, q: Array) -> Array:
         return count + 1, low, high, to, jnp.abs(to - x)
 
     def unfinished(state: tuple[Array, Array, Array, Array, Array]) -> Array:
-        return (state[0] < 60) & (state[4] > 1e-9 * s)
+        return (state[0] < 60) & (state[4] > 1e-4 * s)
 
     start = (jnp.zeros((), int), jnp.min(values) - 40 * s, jnp.max(values) + 40 * s, guess, jnp.inf * s)
     return lax.while_loop(unfinished, step, start)[3]

@@ -44,6 +44,13 @@ LETTERS = {
 }
 RECIPE = ("params", "epochs", "target_ratio", "final_ratio")
 RATIOS = ("target_ratio", "final_ratio", "last_stage_share")
+# what a lower end comes from where the variable can be no smaller
+SMALLEST = {
+    "params": "one parameter",
+    "tokens": "one token",
+    "epochs": "one target token",
+    **dict.fromkeys(RATIOS, "a ratio is above 0"),
+}
 ROUNDING, TIE = 1e-9, 1e-12
 # a cost is looked at up to so many times the range of the runs where bounds are lifted
 FAR = 1e6
@@ -146,13 +153,14 @@ class Space:
             if math.isnan(bound.low):
                 return "no run had two stages"
             if value < bound.low * (1 - ROUNDING):
-                return f"{name} {value:.4g}, but {bound.low_text}"
+                return f"{name} {value:.4g}, but {bound.low_text}{_by_how_much(value, bound.low)}"
             if value > bound.high * (1 + ROUNDING):
-                return f"{name} {value:.4g}, but {bound.high_text}"
+                return f"{name} {value:.4g}, but {bound.high_text}{_by_how_much(value, bound.high)}"
         for budget in self.budgets:
             spent = budget.spent(recipe)
             if spent > budget.most * (1 + ROUNDING):
-                return f"costs {spent:.4g} {budget.cost.unit}, more than {self.limit_text(budget)}"
+                more = f"costs {spent:.4g} {budget.cost.unit}, more than {self.limit_text(budget)}"
+                return more + _by_how_much(spent, budget.most)
         if self.sizes and not any(math.isclose(recipe.params, N, rel_tol=ROUNDING) for N in self.sizes):
             return f"params {recipe.params:.4g} is none of the architectures"
         for name, step in self.steps:
@@ -235,6 +243,11 @@ def space(
     )
 
 
+def _by_how_much(value: float, limit: float) -> str:
+    """Where the two look the same in four digits."""
+    return f", by {abs(value / limit - 1):.1g} of it" if f"{value:.4g}" == f"{limit:.4g}" else ""
+
+
 def check_numbers(**given: object) -> None:
     """Raise RecipeError for the first that is a text, a truth value or anything else that is no number."""
     for name, value in given.items():
@@ -273,9 +286,11 @@ def _bound(name: str, runs: tuple[float, float], asked: Sequence[Number | None],
         runs = (0.0, 1.0)
     low, high = (end if given is None else float(given) for end, given in zip(runs, asked, strict=True))
     if name in RATIOS and (low < 0 or high > 1):
-        raise RecipeError(f"{name} between {low:g} and {high:g}; expected a ratio above 0 and at most 1")
+        raise RecipeError(f"{name} between {low:g} and {high:g}; expected ratios from 0 to 1")
     low_from, high_from = ("runs" if end is None else "asked for" for end in asked)
-    bound = Bound(name, max(low, smallest), high, low_from, high_from)
+    if low < smallest:
+        low, low_from = smallest, SMALLEST[name]
+    bound = Bound(name, low, high, low_from, high_from)
     if bound.low > bound.high:
         raise InfeasibleError(
             f"no recipe is feasible: {bound.low_text} and {bound.high_text} exclude each other"

@@ -37,8 +37,9 @@ from m3bayes.decision.space import Space
 from m3bayes.errors import InfeasibleError
 from m3bayes.laws.law import Law
 
-# points along each axis of the first grid and of the later ones, each of which is so much narrower, and their number
-FIRST, LATER, NARROWER, ZOOMS = 33, 7, 0.5, 30
+# points along each axis of the first grid and of the later ones, by how much these narrow down, to which half width,
+# and how many there are at most
+FIRST, LATER, NARROWER, LAST, ZOOMS = 33, 7, 0.4, 1e-10, 200
 TIE = 1e-12
 
 Columns = dict[str, Array]
@@ -283,7 +284,8 @@ def _zoomed(
 ) -> tuple[Float[Array, " problem"], Float[Array, "problem 2"]]:
     """The least value of each problem over [0, 1]^2, and where it is: a grid, then finer ones about its best point.
 
-    No slopes are used, so that kinks (of a quantile, of the worst draw) do not matter.
+    They narrow down once their middle is the best, and so go along a valley that lies across the axes. No slopes are
+    used, so that kinks (of a quantile, of the worst draw) do not matter.
     """
 
     def lowest(t: Float[Array, "point problem 2"]) -> tuple[Array, Array]:
@@ -293,13 +295,19 @@ def _zoomed(
         at = jnp.take_along_axis(t, best[None, :, None], axis=0)[0]
         return jnp.take_along_axis(found, best[None], axis=0)[0], at
 
-    def finer(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        width = 1.5 / (FIRST - 1) * NARROWER**i
+    def finer(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        count, least, t, width = state
         # the middle of the grid is the best point so far: no value rises
-        return lowest(jnp.clip(state[1] + width * _square(-1.0, LATER)[:, None], 0.0, 1.0))
+        found, to = lowest(jnp.clip(t + width[:, None] * _square(-1.0, LATER)[:, None], 0.0, 1.0))
+        return count + 1, found, to, jnp.where(found < least, width, NARROWER * width)
+
+    def unfinished(state: tuple[Array, Array, Array, Array]) -> Array:
+        return (state[0] < ZOOMS) & jnp.any(state[3] > LAST)
 
     first = jnp.broadcast_to(_square(0.0, FIRST)[:, None], (FIRST**2, problems, 2))
-    return lax.fori_loop(0, ZOOMS, finer, lowest(first))
+    start = (jnp.zeros((), int), *lowest(first), jnp.full(problems, 1.5 / (FIRST - 1)))
+    _, least, t, _ = lax.while_loop(unfinished, finer, start)
+    return least, t
 
 
 def _square(low: float, count: int) -> Float[Array, "point 2"]:

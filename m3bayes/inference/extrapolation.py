@@ -32,7 +32,7 @@ FAR_COMPUTE = 30.0  # times the largest run's
 # What a variable that (almost) never varies over the runs is measured in: a factor e, a tenth of a ratio.
 LOG_STEP, RATIO_STEP = 1.0, 0.1
 CONSTANT = 1e-3  # of a step: less spread than this is none
-ROUNDING = 1e-9  # of the range: this much outside is inside
+ROUNDING = 1e-4  # of the range: this much outside is inside
 USUAL = 0.95  # quantile of the distances between runs
 
 LOGS = ("params", "target_tokens", "epochs", "tokens", "compute")

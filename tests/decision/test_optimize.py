@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from m3bayes.decision import risk
 from m3bayes.decision.cost import Cost, six_nd
 from m3bayes.decision.faces import arrays, faces
 from m3bayes.decision.newton import newton
@@ -242,3 +243,23 @@ def test_newton_never_goes_up_and_leaves_saddles():
             jnp.full((2, 1), 0.5)
         )
         assert float(saddle.value[0]) == pytest.approx(-(0.501**2))
+
+
+@pytest.mark.parametrize("kind", ["quantile", "cvar", "probability"])
+def test_risks_with_kinks_are_no_worse_than_a_dense_grid(kind):
+    """Along the budget, where all is known in one dimension, with as many kinks as the draws have places."""
+    c = scattered(CHINCHILLA, 6)
+    found = request(chinchilla(), 1e15, 1e6, bounds=OPEN, freeze={"r": 1.0})
+    D = np.exp(np.linspace(np.log(1e4), np.log(1e12), 20_001))[:, None]
+    loss = c["E"] + c["A"] * (1e15 / 6 / D) ** -c["alpha"] + c["B"] * D ** -c["beta"]
+    limit = 1.001 * float(np.median(loss.min(axis=0)))  # about half of the draws can stay below it
+    measured = {
+        "quantile": risk.quantile(0.9),
+        "cvar": risk.cvar(0.9),
+        "probability": risk.probability_of(limit),
+    }[kind]
+    smallest = joint(found, chinchilla(), c, measured, "monolingual").risk
+    with jax.enable_x64(True):
+        dense = np.asarray(jax.jit(jax.vmap(measured))(jnp.asarray(loss)))
+    assert 0 < dense.min() < dense.max()
+    assert smallest <= dense.min() * (1 + 1e-6)

@@ -109,3 +109,35 @@ def test_any_function_of_the_losses_is_a_risk():
     assert as_risk(None) == risk.mean() and as_risk(risk.cvar(0.9)) == risk.cvar(0.9)
     with pytest.raises(RecipeError, match="loss_at_most is inf"):
         risk.probability_of(math.inf)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 101])
+@pytest.mark.parametrize("kind", ["continuous", "tied", "equal", "partly infinite"])
+def test_exact_forms_are_those_of_sorted_values(kind, count):
+    rng = np.random.default_rng(count)
+    values = {
+        "continuous": rng.normal(size=count),
+        "tied": rng.integers(0, 3, count).astype(float),
+        "equal": np.full(count, -1.5),
+        "partly infinite": np.where(np.arange(count) < count // 3, np.inf, rng.normal(size=count)),
+    }[kind]
+    for q in (0.001, 0.05, 0.5, 0.75, 0.9, 0.999):
+        found = float(risk.quantile(q)(jnp.asarray(values)))
+        place = q * (count - 1)
+        below, above = np.sort(values)[[math.floor(place), math.ceil(place)]]
+        between = below if below == above else below + (place - math.floor(place)) * (above - below)
+        assert found == pytest.approx(between, rel=1e-13, abs=1e-13)
+        inside = (1 - q) * count
+        shares = np.clip(inside - np.arange(count), 0, 1)
+        worst = np.sort(values)[::-1][shares > 0] @ shares[shares > 0] / inside
+        assert float(risk.cvar(q)(jnp.asarray(values))) == pytest.approx(worst, rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("measured", [risk.quantile(0.75), risk.cvar(0.8)])
+def test_exact_forms_differentiate(measured):
+    values = jnp.asarray(np.random.default_rng(4).normal(size=30))
+    slope = np.asarray(jax.grad(measured)(values))
+    for i in range(30):
+        moved = (float(measured(values.at[i].add(step))) for step in (1e-6, -1e-6))
+        up, down = moved
+        assert slope[i] == pytest.approx((up - down) / 2e-6, abs=1e-6)
