@@ -12,7 +12,11 @@ from m3bayes.decision.stages import _zoomed
 
 def across(t):
     """A narrow valley along a line across the axes, which falls towards the side t[0] = 1."""
-    return 300 * jnp.abs(t[..., 1] - 0.3 * t[..., 0] - 0.4) + (1 - t[..., 0])
+    return 3000 * (t[..., 1] - 0.3 * t[..., 0] - 0.4) ** 2 + (1 - t[..., 0])
+
+
+def kinked(t):
+    return 3 * jnp.abs(t[..., 1] - 0.3 * t[..., 0] - 0.4) + (1 - t[..., 0])
 
 
 def curved(t):
@@ -24,7 +28,8 @@ def at_a_corner(t):
 
 
 @pytest.mark.parametrize(
-    ("function", "place"), [(across, (1.0, 0.7)), (curved, (0.7, 0.49)), (at_a_corner, (0.0, 1.0))]
+    ("function", "place"),
+    [(across, (1.0, 0.7)), (kinked, (1.0, 0.7)), (curved, (0.7, 0.49)), (at_a_corner, (0.0, 1.0))],
 )
 def test_the_zoom_finds_the_least(function, place):
     with jax.enable_x64(True):
