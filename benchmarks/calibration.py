@@ -35,6 +35,7 @@ import m3bayes as m3
 from m3bayes.cli.calibrate import as_json
 from m3bayes.cli.options import named_law, noise
 from m3bayes.cli.show import json_text
+from m3bayes.evaluation.calibrate import Calibration
 from m3bayes.files import write_text
 
 
@@ -112,6 +113,19 @@ def file_name(*parts: str) -> str:
     return "-".join(re.sub(r"[^.a-zA-Z0-9_-]+", "-", part) for part in parts)
 
 
+def keep(out: Path, about: Mapping[str, object], found: Calibration) -> None:
+    """Print the result, and write it with its figure beside it."""
+    made = {
+        "date": date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "m3bayes": m3.__version__,
+    }
+    result = json_text({**about, **made, **as_json(found)})
+    write_text(out, result + "\n")
+    m3.plots.save_figure(m3.plots.calibrated(found), out.with_suffix(".png"))
+    print(result)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tables", type=int, default=100)
@@ -133,20 +147,7 @@ def main() -> None:
             folder=out.with_suffix(".simulations"),
             report=lambda done, _: line.update(done - line.n),
         )
-    result = json_text(
-        {
-            "law": arguments.law,
-            "design": arguments.design,
-            "noise": arguments.noise,
-            "date": date.today().isoformat(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-            "m3bayes": m3.__version__,
-            **as_json(found),
-        }
-    )
-    write_text(out, result + "\n")
-    m3.plots.save_figure(m3.plots.calibrated(found), out.with_suffix(".png"))
-    print(result)
+    keep(out, {"law": arguments.law, "design": arguments.design, "noise": arguments.noise}, found)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
-from datetime import date
 from pathlib import Path
 
 import jax
@@ -25,11 +22,10 @@ import pandas as pd
 from tqdm import tqdm
 
 import m3bayes as m3
-from m3bayes.cli.calibrate import as_json
+from benchmarks.calibration import keep
 from m3bayes.cli.options import named_law
-from m3bayes.cli.show import json_text
 from m3bayes.evaluation.calibrate import ranked, summary
-from m3bayes.files import append_line, write_text
+from m3bayes.files import append_line
 from m3bayes.inference.pooled import Pooled
 from m3bayes.inference.pooled_simulate import simulate_pooled
 
@@ -119,20 +115,8 @@ def main() -> None:
             rows[number] = row(number, law, recipes)
             append_line(kept, json.dumps(rows[number]))
     found = summary([rows[number] for number in range(arguments.tables)])
-    result = json_text(
-        {
-            "law": arguments.law,
-            "design": recipes.name,
-            "runs": recipes.frame()["language"].value_counts().to_dict(),
-            "date": date.today().isoformat(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-            "m3bayes": m3.__version__,
-            **as_json(found),
-        }
-    )
-    write_text(out, result + "\n")
-    m3.plots.save_figure(m3.plots.calibrated(found), out.with_suffix(".png"))
-    print(result)
+    counts = recipes.frame()["language"].value_counts().to_dict()
+    keep(out, {"law": arguments.law, "design": recipes.name, "runs": counts}, found)
 
 
 if __name__ == "__main__":
