@@ -19,7 +19,7 @@ from m3bayes.cli.options import (
     positive,
     whole,
 )
-from m3bayes.cli.show import frame_table, json_text, message, notes, section
+from m3bayes.cli.show import frame_table, json_text, message, notes, progress, section
 from m3bayes.cli.summary import describe, headline
 from m3bayes.decision import guidelines
 from m3bayes.files import write_text
@@ -70,7 +70,10 @@ def run(arguments: Namespace) -> int:
     compute, target_tokens = (
         np.geomspace(low, high, arguments.cells) for low, high in (arguments.compute, arguments.target_tokens)
     )
-    result = guidelines.regimes(post, compute, target_tokens, ci=arguments.ci, margin=arguments.margin)
+    with progress("value of compute") as report:
+        result = guidelines.regimes(
+            post, compute, target_tokens, ci=arguments.ci, margin=arguments.margin, report=report
+        )
     written = []
     if arguments.out is not None:
         text = result.frame().to_csv(index=False, float_format="%.8g", lineterminator="\n")

@@ -13,7 +13,7 @@ beyond the runs; a note then says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -133,6 +133,7 @@ def regimes(
     freeze: Mapping[str, Number] | None = None,
     constraints: Sequence[Constraint] = (),
     margin: Number = 0.0,
+    report: Callable[[int, int], None] | None = None,
 ) -> RegimeMap:
     """The probability of each regime to be best over a grid, and the D_T below which two stages are.
 
@@ -142,6 +143,7 @@ def regimes(
                        runs, which shapes the map: a regime is best where the bounds leave it the most room.
                        Further budgets take longer, compiled anew for every compute; D*(C) is without them
     ``margin``         loss that a regime must save against the simpler ones to be best, in the table's unit
+    ``report``         called with (values of compute done, all)
 
     Best is the simplest regime within the margin of the lowest loss, each regime at its own optimum, in each
     of at most 1000 draws. Optima are computed at up to 13 values of C and 7 of D_T, and between those of D_T
@@ -163,7 +165,12 @@ def regimes(
     beyond = np.max(np.diff(np.median(log_D, axis=1)), initial=0.0)
     ends = log_U[0] - beyond, log_U[-1] + beyond
     fine = np.union1d(np.linspace(*ends, FINE), log_U) if ends[0] < ends[1] else log_U
-    distances = np.stack([_distances_at(asked, math.exp(node), fine, float(margin)) for node in nodes])
+    of_nodes = []
+    for node in nodes:
+        of_nodes.append(_distances_at(asked, math.exp(node), fine, float(margin)))
+        if report is not None:
+            report(len(of_nodes), len(nodes))
+    distances = np.stack(of_nodes)
     cells = np.searchsorted(fine, log_U)
     probability = np.full((3, len(C), len(U)), np.nan)
     threshold = np.empty((distances.shape[-1], len(C)))

@@ -355,7 +355,7 @@ def _beyond(beyond: np.ndarray, space: Space) -> list[Note]:
         return []
     most = float(MULTIPLES[-1])
     said = (
-        f"in {share:.3g} of all draws {most:g} times the compute saves less than the text: there its worth "
+        f"in {share:.0%} of the draws {most:g} times the compute saves less than the text: there its worth "
         "in compute is counted as that, and is more"
     )
     return [

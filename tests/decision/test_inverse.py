@@ -106,7 +106,7 @@ def test_more_text_is_worth_what_the_closed_form_says():
     )  # straight lines between factors of 10^(1/4)
     # no compute makes up for as much text again
     assert found.beyond == 1 and found.compute.mean == pytest.approx(1e3, rel=1e-9)
-    assert any(note.code == "BEYOND_1000X" and "in 1 of the draws" in note.message for note in found.notes)
+    assert any(note.code == "BEYOND_1000X" and "in 100% of the draws" in note.message for note in found.notes)
 
 
 def test_another_cost_keeps_its_inverse_and_its_unit():
