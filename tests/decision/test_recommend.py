@@ -301,7 +301,7 @@ def test_a_flagged_posterior_and_a_far_budget_are_said():
         (
             {"bounds": {"S": (1e9, 1e12)}},
             InfeasibleError,
-            r"source_tokens >= 1e\+09 \(asked for\) and tokens <= \S+ \(runs\) exclude each other",
+            r"source_tokens >= 1e\+09 \(one token\) and tokens <= \S+ \(runs\) exclude each other",
         ),
         ({"bounds": {"D": (0, 0)}}, InfeasibleError, r"tokens >= 1 \(asked for\) and tokens <= 0"),
         ({"ci": 1.5}, RecipeError, "ci is 1.5"),
