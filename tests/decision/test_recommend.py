@@ -301,9 +301,9 @@ def test_a_flagged_posterior_and_a_far_budget_are_said():
         (
             {"bounds": {"S": (1e9, 1e12)}},
             InfeasibleError,
-            r"source_tokens >= 1e\+09 \(one token\) and tokens <= \S+ \(runs\) exclude each other",
+            r"source_tokens >= 1e\+09 \(asked for\) and tokens <= \S+ \(runs\) exclude each other",
         ),
-        ({"bounds": {"D": (0, 0)}}, InfeasibleError, r"tokens >= 1 \(asked for\) and tokens <= 0"),
+        ({"bounds": {"D": (0, 0)}}, InfeasibleError, r"tokens >= 1 \(one token\) and tokens <= 0"),
         ({"ci": 1.5}, RecipeError, "ci is 1.5"),
         ({"tolerance": -1.0}, RecipeError, "tolerance is -1.0"),
         ({"baselines": {"4 epochs monolingual": Recipe(1e6, U, 4.0)}}, RecipeError, "another name"),
