@@ -82,6 +82,11 @@ def mixture(posts: Mapping[str, Posterior], weights: Mapping[str, Number]) -> Po
 
 def normalised(posts: Mapping[str, Posterior], weights: Mapping[str, Number]) -> dict[str, float]:
     """{name: share}, adding to 1, in the order of the posteriors. Raises M3BayesError for what are no weights."""
+    for name, given in (("posteriors", posts), ("weights", weights)):
+        if not isinstance(given, Mapping):
+            raise M3BayesError(
+                f"{name} are a {type(given).__name__}; expected a dict by the names of the laws"
+            )
     if not posts:
         raise M3BayesError("no posterior given, expected {name: posterior} of at least one law")
     if weights.keys() != posts.keys():

@@ -112,6 +112,10 @@ def as_risk(risk: Risk | Callable[[Array], Array] | None) -> Risk:
     """The risk itself, the mean for None, or a function of the losses (draw,) as a risk."""
     if risk is None:
         return mean()
+    if not callable(risk):
+        raise RecipeError(
+            f"risk is {risk!r}; expected one of m3bayes.risk, or a function of the losses (draw,)"
+        )
     return risk if isinstance(risk, Risk) else Risk(getattr(risk, "__name__", "risk"), risk)
 
 

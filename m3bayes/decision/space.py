@@ -304,6 +304,9 @@ def _sorted_out(
     """Constraints by variable, and further budgets."""
     of_variables: dict[str, list[Constraint]] = {}
     budgets: list[tuple[Cost, Number]] = []
+    for constraint in constraints:
+        if not isinstance(constraint, Constraint):
+            raise RecipeError(f"constraints has {constraint!r}; expected those of m3bayes.constraints")
     for constraint in dict.fromkeys(constraints):
         if isinstance(constraint.of, Cost):
             budgets.append((constraint.of, constraint.high))

@@ -47,16 +47,24 @@ def regime_map(result: RegimeMap) -> Figure:
         result.compute, result.target_tokens, mixed.transpose(1, 0, 2), shading="nearest", rasterized=True
     )
     found, level = result.threshold, percent(result.ci)
-    curves = (
-        (left, found.target_tokens, found.lower, found.upper),
-        (right, found.scarcity, found.scarcity_lower, found.scarcity_upper),
+    # quantiles outside the range asked for are no numbers: there the band goes to its edge
+    first, last = (
+        np.full(len(result.compute), end) for end in (result.target_tokens[0], result.target_tokens[-1])
     )
-    for axes, middle, lower, upper in curves:
-        # quantiles that lie outside the range asked for are no numbers to draw
-        inside = np.isfinite(upper) & (lower > 0)
+    with np.errstate(invalid="ignore"):
+        to_scarcity = found.scarcity / found.target_tokens
+    curves = (
+        (left, found.target_tokens, found.lower, found.upper, first, last),
+        (
+            right, found.scarcity, found.scarcity_lower, found.scarcity_upper,
+            first * to_scarcity, last * to_scarcity,
+        ),
+    )  # fmt: skip
+    for axes, middle, lower, upper, least, most in curves:
         band = axes.fill_between(
-            result.compute, lower, upper, where=inside, color=BLACK, alpha=2 * BAND, linewidth=0,
-            label=f"its {level} interval",
+            result.compute, np.where(lower > 0, lower, least), np.where(np.isfinite(upper), upper, most),
+            where=(lower < np.inf) & (upper > 0), color=BLACK, alpha=BAND, linewidth=0,
+            label=f"its {level} interval, as far as the range shown",
         )  # fmt: skip
         drawn = np.where(np.isfinite(middle) & (middle > 0), middle, np.nan)
         (line,) = axes.plot(
