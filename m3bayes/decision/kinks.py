@@ -1,7 +1,8 @@
 """Going down a risk that has kinks, where Newton's method stops: by Adam, or by ever smaller steps at random.
 
 A quantile of many draws has a kink wherever two of them change places, and as many small minima: near a minimum of
-its smooth form, steps at random find the lowest of those nearby. Adam goes past kinks from farther off.
+its smooth form, a look along each coordinate and then steps at random find the lowest of those nearby. Adam goes past
+kinks from farther off.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from m3bayes.decision.faces import Face, unpacked
 from m3bayes.decision.newton import Point
 
 ADAM_STEPS = 100
-# lengths of steps at random, parts of the box, and tries of each a coordinate with room
-LENGTHS = (0.05, 0.05, 0.05, 0.03, 0.02, *(0.01 * 0.2**i for i in range(8)))
+# along each coordinate with room, points to look at on either side, and how far apart they are, parts of the box
+SCANNED, APART = 80, 1e-4
+# then lengths of steps at random, parts of the box, and tries of each a coordinate with room
+LENGTHS = (0.03, 0.01, *(0.01 * 0.2**i for i in range(1, 10)))
 TRIES = 16
 
 Objective = Callable[[Face, Array], Array]
@@ -47,22 +50,30 @@ def by_adam(objective: Objective, face: Array, point: Point) -> Point:
 
 @partial(jax.jit, static_argnums=1)
 def at_random(objective: Objective, free: int, face: Array, point: Point) -> Point:
-    """The lowest point found from a point (4,) of a packed face, never higher than that; the steps, along the first
-    ``free`` coordinates, are always the same."""
+    """The lowest point found from a point (4,) of a packed face, never higher than that; the looks and steps, along the
+    first ``free`` coordinates, are always the same."""
     here = unpacked(face)
 
-    def shorter(point: Point, steps: Array) -> tuple[Point, None]:
+    def lowest(point: Point, steps: Array) -> tuple[Point, None]:
         tried = jnp.clip(point.t + steps, 0.0, 1.0)
         values = lax.map(lambda t: objective(here, t), tried)
         best = jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))
         return _lower(Point(tried[best], values[best]), point), None
 
-    return lax.scan(shorter, point, jnp.asarray(_steps(free)))[0]
+    for scan in _scans(free):
+        point, _ = lowest(point, jnp.asarray(scan))
+    return lax.scan(lowest, point, jnp.asarray(_steps(free)))[0]
 
 
 def _lower(new: Point, old: Point) -> Point:
     lower = new.value < old.value
     return Point(jnp.where(lower, new.t, old.t), jnp.where(lower, new.value, old.value))
+
+
+def _scans(free: int) -> np.ndarray:
+    """(coordinate, point, 4) steps along each coordinate."""
+    along = APART * np.arange(-SCANNED, SCANNED + 1)
+    return np.eye(4)[:free, None] * along[:, None]
 
 
 def _steps(free: int) -> np.ndarray:
