@@ -22,7 +22,7 @@ ADAM_STEPS = 100
 # along each coordinate with room, points to look at on either side, and how far apart they are, parts of the box
 SCANNED, APART = 80, 1e-4
 # then lengths of steps at random, parts of the box, and tries of each a coordinate with room
-LENGTHS = (0.03, 0.01, *(0.01 * 0.2**i for i in range(1, 10)))
+LENGTHS = (0.02, *(0.01 * 0.2**i for i in range(1, 10)))
 TRIES = 16
 
 Objective = Callable[[Face, Array], Array]
