@@ -37,6 +37,7 @@ from m3bayes.cli.options import named_law, noise
 from m3bayes.cli.show import json_text
 from m3bayes.evaluation.calibrate import Calibration
 from m3bayes.files import write_text
+from tests.languages.designs import multilingual_runs
 
 
 def trilingual(runs: int = 120) -> m3.Runs:
@@ -74,29 +75,11 @@ def measured() -> m3.Runs:
     return m3.runs_from_frame(table.assign(loss_se=table["loss"] * np.exp(share)), name="measured")
 
 
-def multilingual() -> m3.Runs:
-    """Four sizes, 1 to 16 languages with 1 / K of the text each, three amounts of text a language."""
-    rows = [
-        {
-            "params": N,
-            "target_tokens": T * N / 1e8,
-            "epochs": 1.0,
-            "target_ratio": 1 / K,
-            "final_ratio": 1 / K,
-            "languages": K,
-        }
-        for N in (3e7, 1e8, 3e8, 1e9)
-        for K in (1.0, 2.0, 5.0, 16.0)
-        for T in (3e8, 2e9, 1.2e10)
-    ]
-    return m3.runs_from_frame(pd.DataFrame(rows).assign(loss=3.0), name="multilingual")
-
-
 DESIGNS: dict[str, Callable[[], m3.Runs]] = {
     "simulated": m3.data.simulated_runs,
     "measured": measured,
     "trilingual": trilingual,
-    "multilingual": multilingual,
+    "multilingual": multilingual_runs,
     "continued": m3.data.continued_runs,
 }
 

@@ -32,7 +32,8 @@ FAR_COMPUTE = 30.0  # times the largest run's
 # What a variable that (almost) never varies over the runs is measured in: a factor e, a tenth of a ratio.
 LOG_STEP, RATIO_STEP = 1.0, 0.1
 CONSTANT = 1e-3  # of a step: less spread than this is none
-ROUNDING = 1e-4  # of the range: this much outside is inside
+INSIDE = 1e-4  # of the range: a recipe this little outside, as by digits left out, is inside
+ROUNDING = 1e-9
 USUAL = 0.95  # quantile of the distances between runs
 
 LOGS = ("params", "target_tokens", "epochs", "tokens", "compute")
@@ -130,7 +131,7 @@ def _beyond(measured: np.ndarray, asked: np.ndarray, step: float) -> np.ndarray:
     low, high = measured.min(), measured.max()
     unit = high - low if high - low > CONSTANT * step else step
     excess = np.maximum(np.maximum(low - asked, asked - high), 0.0) / unit
-    return np.where(excess > ROUNDING, excess, 0.0)
+    return np.where(excess > INSIDE, excess, 0.0)
 
 
 def _joint(measured: np.ndarray, asked: np.ndarray, steps: np.ndarray) -> np.ndarray:

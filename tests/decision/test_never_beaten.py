@@ -179,7 +179,7 @@ def test_no_optimum_is_above_a_dense_grid_and_none_below_a_refined_one(name):
 
 @pytest.fixture(scope="module")
 def by_risk() -> list[tuple[Case, list[Choice]]]:
-    return [(case, [case.best(each) for each in RISKS]) for case in cases("m3", 4)]
+    return [(case, [case.best(each) for each in RISKS]) for case in cases("m3", 8)]
 
 
 def test_no_risks_recipe_is_worse_on_its_own_risk_than_anothers(by_risk):
