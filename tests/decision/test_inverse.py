@@ -245,3 +245,10 @@ def test_best_epochs_are_those_of_a_grid():
     assert found.loss.mean <= losses.mean(axis=0).min() * (1 + 1e-12)
     bounded = best_epochs(post, N, U, bounds={"epochs": (0.7, 2.0)})
     assert bounded.recipe.epochs == pytest.approx(2.0) and "AT_BOUND" in [note.code for note in bounded.notes]
+
+
+def test_an_answer_at_the_least_that_was_looked_at_says_so():
+    found = smallest_model(MANY, 1e14, 1e6, 20.0, freeze=ALONE)
+    assert found.value == pytest.approx(float(synthetic.runs()["params"].min()))
+    said = [note.message for note in found.notes if note.about == ("params",) and note.code == "AT_BOUND"]
+    assert len(said) == 1 and "less may be" in said[0]
