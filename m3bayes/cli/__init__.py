@@ -29,6 +29,7 @@ from m3bayes.cli import (
     predict,
     recommend,
     rollout,
+    sources,
     summary,
     transfer,
 )
@@ -100,6 +101,7 @@ def parser() -> ArgumentParser:
         multilinguality,
         crossover,
         transfer,
+        sources,
         pilot,
         laws,
         demo,

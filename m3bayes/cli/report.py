@@ -24,7 +24,7 @@ UNITS = {
 
 def recommendation_text(result: Recommendation) -> str:
     """A recommendation as tables, with what binds and what can be built."""
-    parts = [_recommended(result), "", _constraints(result.constraints)]
+    parts = [_recommended(result), "", constraints_text(result.constraints)]
     if result.snapped is not None:
         excess = result.snapped.excess
         tried = [
@@ -156,13 +156,13 @@ def continuation_text(result: Continuation) -> str:
                 "Baselines: loss, and what it is above that of the recommended stage",
                 table(("", "loss", "above", result.unit, "tokens", "last ratio", "not feasible"), baselines),
             ),
-            _constraints(result.constraints),
+            constraints_text(result.constraints),
             f"Compute: {number(result.compute_used)} of {number(result.compute)} {result.unit} used ({result.cost})",
         ]
     )
 
 
-def _constraints(rows: DataFrame) -> str:
+def constraints_text(rows: DataFrame) -> str:
     binding = rows[rows["binding"].to_numpy(bool)]
     return section(
         "Constraints that bind",

@@ -18,6 +18,10 @@ pooled_mode.py). z_g is then nearly standard normal whatever m and s are, and th
 less, and anything between along every direction. For given m, s, v the map is affine, with 1 / |L_g| its Jacobian:
 the density is exact wherever u_0 lies.
 
+The level of the losses, a profile coordinate, can go where the floor E, at most 1, would come out above it. There the
+level is bent so that E comes near 1 and no further: a wall would stop chains that run into it, in SBC those of a group
+in three of five tables.
+
 | symbol | meaning | shape |
 |---|---|---|
 | theta_g | coefficients of a group that are not shared | (own,) |
@@ -59,6 +63,8 @@ from m3bayes.laws.law import Law
 Pooling = Literal["shared", "partial", "free"]
 KINDS: tuple[Pooling, ...] = ("shared", "partial", "free")
 TINY = 1e-9
+# of log loss, near the scatter of runs: so far below its end at 1 a floor's coordinates begin to stretch
+EDGE = 0.01
 SPREAD = 0.5  # of the law's prior sd of theta: the scale of the prior of s
 
 
@@ -148,12 +154,14 @@ def own_sites(
     log_jacobian = jnp.zeros(())
     if scales:
         scaled, _ = scales_from_profile(law, u[: len(scales)], {**shared, **sites}, arrays, scales)
+        floor = floor_of(model)
+        if floor:
+            shift, log_det = down_to_floor(jnp.log(scaled[floor]))
+            scaled = {name: value * jnp.exp(shift) for name, value in scaled.items()}
+            scaled[floor] = jnp.clip(scaled[floor], TINY, 1 - TINY)  # where it is rounded to an end
+            log_jacobian += log_det
         for name, value in scaled.items():
             bijection = biject_to(law[name].prior.support)
-            if law[name].prior.support is constraints.unit_interval:  # a floor can come out above the losses
-                within = jnp.clip(value, TINY, 1 - TINY)
-                log_jacobian = jnp.where(value == within, log_jacobian, -jnp.inf)
-                value = within
             theta[name] = jnp.asarray(bijection.inv(value))
             # the profile has Jacobian 1 against the logs of the scales
             log_jacobian += jnp.log(value) - bijection.log_abs_det_jacobian(theta[name], value)
@@ -170,7 +178,28 @@ def own_from_theta(model: PooledModel, theta: Array, shared: Mapping[str, Array]
     rest = jnp.stack(parts) if parts else jnp.zeros(0)
     if not scales:
         return rest
-    return jnp.concatenate([profile_from_scales(law, {**shared, **sites}, arrays, scales), rest])
+    profile = profile_from_scales(law, {**shared, **sites}, arrays, scales)
+    if floor := floor_of(model):
+        profile = profile.at[0].add(up_from_floor(jnp.log(sites[floor])))
+    return jnp.concatenate([profile, rest])
+
+
+def floor_of(model: PooledModel) -> str | None:
+    """The scale whose prior ends at 1, where profile coordinates stand for it."""
+    found = [n for n in model.scales if model.law[n].prior.support is constraints.unit_interval]
+    return found[0] if found else None
+
+
+def down_to_floor(log_floor: Array) -> tuple[Array, Array]:
+    """What to add to the logs of all scales so that the floor's log is below 0, next to nothing where it is below by
+    more than EDGE; and the log of how fast it then still rises with the level."""
+    away = -log_floor / EDGE
+    return -EDGE * jax.nn.softplus(away) - log_floor, jax.nn.log_sigmoid(away)
+
+
+def up_from_floor(log_floor: Array) -> Array:
+    """What takes a level back to before :func:`down_to_floor`, from the floor after it."""
+    return -EDGE * jnp.log(-jnp.expm1(log_floor / EDGE))
 
 
 def group_log_likelihood(

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from m3bayes.cli import main
-from m3bayes.cli.recommend import risk_named
+from m3bayes.cli.request import risk_named
 
 PLANS = "run,params,target_tokens,epochs,target_ratio,final_ratio\nmono,1e6,800000,3,1,1\nmixed,1e6,800000,3,0.5,0.5\n"
 

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from m3bayes.cli import main
-from m3bayes.cli.recommend import checkpoint, cost_named
+from m3bayes.cli.recommend import checkpoint
+from m3bayes.cli.request import cost_named
 from m3bayes.decision.continuing import Checkpoint
 from m3bayes.decision.cost import six_nd, with_attention
 from tests.cli.conftest import handmade

@@ -92,19 +92,30 @@ def test_log_likelihoods_are_those_of_each_group_by_itself(pooled):
     np.testing.assert_allclose(post.log_likelihood[0, 7], by_hand, rtol=1e-8)
 
 
-def test_the_density_is_that_of_the_model_written_out(truth):
-    """Differences of the potential between points, against priors and likelihood by hand."""
+@pytest.mark.parametrize("higher", [0.0, 1.1])
+def test_the_density_is_that_of_the_model_written_out(truth, higher):
+    """Differences of the potential between points, against priors and likelihood by hand; at levels so high that
+    floors would not be below 1, too."""
     law, model, arrays = problem(truth)
+    arrays = raised(arrays, higher)
     space = pooled_coordinates(model)
     random = np.random.default_rng(1)
     with jax.enable_x64(True):
         qs = [0.3 * random.standard_normal(space.dim) for _ in range(3)]
+        assert (max(space.to_sites(jnp.asarray(q), arrays)["E"].max() for q in qs) > 0.98) == (higher > 0)
         ours, theirs = [], []
         for q in qs:
             value, log_jacobian = by_hand(law, model, arrays, q)
             ours.append(float(space.potential(jnp.asarray(q), arrays)))
             theirs.append(-(value + log_jacobian))
     np.testing.assert_allclose(np.diff(ours), np.diff(theirs), rtol=1e-8)
+
+
+def raised(arrays, by):
+    """With the levels that coordinates are about so much higher."""
+    u = arrays["expansion"].u.copy()
+    u[:, 0] += by
+    return arrays | {"expansion": arrays["expansion"]._replace(u=u)}
 
 
 def problem(truth):
@@ -337,8 +348,10 @@ def test_the_order_of_the_rows_does_not_matter(truth):
     np.testing.assert_array_equal(one.draws["beta"], other.draws["beta"])
 
 
-def test_hyper_coordinates_go_there_and_back(truth):
+@pytest.mark.parametrize("higher", [0.0, 1.1])
+def test_coordinates_go_there_and_back(truth, higher):
     _, model, arrays = problem(truth)
+    arrays = raised(arrays, higher)
     space = pooled_coordinates(model)
     with jax.enable_x64(True):
         from m3bayes.inference.pooled_model import split_hyper
