@@ -25,7 +25,8 @@ from m3bayes.decision import (
     recommend_averaged,
     risk,
 )
-from m3bayes.decision.design import NextRuns, candidate_runs, next_runs
+from m3bayes.decision.candidate_runs import candidate_runs
+from m3bayes.decision.design import NextRuns, next_runs
 from m3bayes.decision.inverse import (
     best_epochs,
     least_compute,

@@ -61,10 +61,11 @@ def blocks(count: int, size: int) -> list[Rows]:
 
 
 def in_threads(pool: Executor, call: Callable[..., Any], jobs: Sequence[tuple]) -> list:
-    """The results of ``call(*job)`` for each job, as numpy arrays. The first goes alone: it compiles."""
+    """The results of ``call(*job)`` for each job, as numpy arrays. What needs compiling jax compiles once, the other
+    threads wait for it."""
 
     def one(job: tuple) -> Any:
         with jax.enable_x64(True):  # holds for one thread
             return jax.tree.map(np.asarray, call(*job))
 
-    return [one(jobs[0]), *pool.map(one, jobs[1:])]
+    return list(pool.map(one, jobs))

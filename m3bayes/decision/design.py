@@ -12,13 +12,7 @@ quantity as the goal, the cost is the squared error of its weighted mean.
 
 Runs are chosen one after the other, given simulated outcomes of those already chosen: a second run that says
 what the first one says gains little. Two plans are made, by gain a FLOP and by gain alone, both less one
-standard error of the simulation, and the better one is returned.
-
-| symbol | meaning |
-|---|---|
-| x_i | a candidate run |
-| m, d | a draw that plays the truth, a draw that is weighted |
-| s, t | scatter of log loss and its shape: sigma and Student-t or normal |
+standard error of the simulation, and the better one is returned. Symbols are those of outcomes.py.
 """
 
 from __future__ import annotations
@@ -31,35 +25,33 @@ from typing import Literal, NamedTuple
 import jax
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
-from scipy import special
 
-from m3bayes.decision.budgets import (
-    CostLike,
-    Number,
-    Request,
-    recommended,
-    regime_optima,
-    request,
+from m3bayes.decision.budgets import CostLike, Number, request
+from m3bayes.decision.candidate_runs import candidate_runs
+from m3bayes.decision.outcomes import (
+    FEWEST,
+    TRUTHS,
+    WEIGHTED,
+    Outcomes,
+    effective,
+    error_of,
+    log_likelihood,
+    normalised,
+    regret_of,
+    simulated,
+    weights_of,
 )
 from m3bayes.decision.recommendation import flagged
-from m3bayes.decision.regret import best_regime, optimum_columns
 from m3bayes.decision.residuals import unspendable
-from m3bayes.decision.space import RECIPE, Bounds, check_numbers, ranges
+from m3bayes.decision.space import Bounds, check_numbers
 from m3bayes.errors import InfeasibleError, Note, RecipeError, unique_notes
 from m3bayes.inference import new_run
-from m3bayes.inference.posterior import Posterior, thinned
-from m3bayes.inference.predict import Recipes, loss_draws
+from m3bayes.inference.posterior import Posterior
+from m3bayes.inference.predict import Recipes
 from m3bayes.recipe import recipe_columns
-from m3bayes.table_checks import VARIABLES, same_ratio
 
 Goal = Literal["regret"] | Callable[[Mapping[str, np.ndarray]], np.ndarray]
-# draws that play the truth, draws that are weighted, draws whose optima are the decisions
-TRUTHS, WEIGHTED, DECISIONS = 256, 768, 192
-# fewest effective draws that a decision rests on; steps of the search for the power of the weights
-FEWEST, HALVINGS = 30, 10
 RANDOM_PLANS = 20
-CANDIDATES = 48
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +114,8 @@ def next_runs(
     table = candidates if isinstance(candidates, pd.DataFrame) else pd.DataFrame(columns)
     random = np.random.default_rng(seed)
     noise = new_run.scatter(asked.post, columns, table)
-    outcomes = _outcomes(asked.post, columns, noise, random)
-    score = _regret(asked, compute, target_tokens) if goal == "regret" else _error(asked.post, goal)
+    outcomes = simulated(asked.post, columns, noise, random)
+    score = regret_of(asked, compute, target_tokens) if goal == "regret" else error_of(asked.post, goal)
     tokens = columns["epochs"] * columns["target_tokens"] / columns["target_ratio"]
     with jax.enable_x64(True):
         in_units = asked.cost.in_units(post.runs.unit_params, post.runs.unit_tokens)
@@ -166,65 +158,10 @@ def next_runs(
     )
 
 
-def candidate_runs(
-    post: Posterior, budget: Number, *, seed: int = 0, cost: CostLike | None = None
-) -> pd.DataFrame:
-    """Recipes to choose from: 48 spread over the range of the runs in N, U, k, r and r_f, each within the budget.
-
-    A third each monolingual, single-stage and two-stage, as far as the runs had such. For laws that read the
-    recipe's own columns only. Raises InfeasibleError where the budget pays for none.
-    """
-    from scipy.stats import qmc  # slow to import
-
-    runs, ends = post.runs, ranges(post.runs)
-    u = qmc.Sobol(6, rng=np.random.default_rng(seed)).random_base2(12)
-
-    def between(i: int, low: float, high: float) -> np.ndarray:
-        return np.exp(math.log(low) + u[:, i] * math.log(high / low))
-
-    N, k = between(0, *ends["params"]), between(1, *ends["epochs"])
-    U = between(2, float(runs["target_tokens"].min()), float(runs["target_tokens"].max()))
-    kind = np.floor(3 * u[:, 5])
-    r_f = np.where(kind == 0, 1.0, between(4, *ends["final_ratio"]))
-    low, high = ends["last_stage_share"]
-    share = np.where(kind == 2, low + u[:, 3] * (high - low), 1.0)
-    r = share * r_f
-    D = k * U / r
-    asked = request(post, cost, None)
-    with jax.enable_x64(True):
-        flops = np.asarray(asked.cost.in_units(runs.unit_params, runs.unit_tokens).flops(N, D))
-    inside = flops <= budget
-    for name, values in {
-        "target_ratio": r,
-        "final_ratio": r_f,
-        "tokens": D,
-        "source_tokens": D * (1 - r),
-    }.items():
-        inside &= (values >= ends[name][0] * (1 - 1e-9)) & (values <= ends[name][1] * (1 + 1e-9))
-    rows = np.flatnonzero(inside)[:CANDIDATES]
-    if not len(rows):
-        raise InfeasibleError(
-            f"no run in the range of the runs costs at most {budget:.4g} FLOP; raise the budget or give candidates"
-        )
-    first = np.where(kind == 2, 0.0, np.nan)
-    named = dict(zip(VARIABLES, (N, U, k, r, r_f, first), strict=True))
-    return pd.DataFrame({name: values[rows] for name, values in named.items()})
-
-
-class _Outcomes(NamedTuple):
-    """``y`` (truth, candidate) simulated log losses; ``mean``, ``scale`` (draw, candidate), and ``nu`` (draw,)
-    or None, of the draws that are weighted."""
-
-    y: np.ndarray
-    mean: np.ndarray
-    scale: np.ndarray
-    nu: np.ndarray | None
-
-
 class _Study(NamedTuple):
     """``score`` takes weights (truth, draw) to the cost (truth,) of deciding with them."""
 
-    outcomes: _Outcomes
+    outcomes: Outcomes
     score: Callable[[np.ndarray], np.ndarray]
     flops: np.ndarray
     budget: float
@@ -242,113 +179,16 @@ class _Step(NamedTuple):
     ess: float
 
 
-def _split(total: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which draws play the truth, at most a quarter of them, evenly spaced, and which are weighted."""
-    truths = np.arange(0, total, (TRUTHS + WEIGHTED) // TRUTHS)
-    return truths, np.setdiff1d(np.arange(total), truths)
-
-
-def _outcomes(
-    post: Posterior, columns: Mapping[str, np.ndarray], noise: new_run.Scatter, random: np.random.Generator
-) -> _Outcomes:
-    loss = loss_draws(post, columns)
-    scale = np.sqrt(noise.sigma[noise.group].T ** 2 + (noise.se / loss) ** 2)
-    truths, weighted = _split(len(loss))
-    shape = (len(truths), loss.shape[1])
-    if post.noise.kind == "normal":
-        nu, t = None, random.standard_normal(shape)
-    else:
-        nu = post.draws["nu"].reshape(-1)
-        t = random.standard_t(nu[truths, None], shape)
-        nu = nu[weighted]
-    mean = np.log(loss)
-    return _Outcomes(mean[truths] + scale[truths] * t, mean[weighted], scale[weighted], nu)
-
-
-def _log_likelihood(outcomes: _Outcomes, row: int) -> Float[np.ndarray, "truth draw"]:
-    """Of each draw given each truth's outcome of one candidate, without constants common to all draws."""
-    scale, nu = outcomes.scale[:, row], outcomes.nu
-    squared = ((outcomes.y[:, row, None] - outcomes.mean[:, row]) / scale) ** 2
-    if nu is None:
-        return -0.5 * squared - np.log(scale)
-    constant = special.gammaln((nu + 1) / 2) - special.gammaln(nu / 2) - 0.5 * np.log(nu) - np.log(scale)
-    return constant - (nu + 1) / 2 * np.log1p(squared / nu)
-
-
-def _regret(asked: Request, compute: Number, target_tokens: Number) -> Callable[[np.ndarray], np.ndarray]:
-    """Regret, in the draw that plays the truth, of the recipe that is best by weighted mean loss.
-
-    Decisions are optima of evenly spaced draws, and the recipe recommended now.
-    """
-    few = Request(thinned(asked.post, DECISIONS), asked.cost, asked.bounds, asked.freeze)
-    space = few.at(compute, target_tokens)
-    now, *_ = recommended(few, space)
-    found = regime_optima(few, space)
-    optima = optimum_columns(found, best_regime(found))
-    columns = {name: np.append(optima[name], getattr(now, name)) for name in RECIPE}
-    two_stages = ~same_ratio(columns["target_ratio"], columns["final_ratio"])
-    columns |= {name: np.full(len(two_stages), value) for name, value in space.extra.items()}
-    columns |= {"target_tokens": np.full(len(two_stages), space.target_tokens)}
-    columns |= {"first_ratio": np.where(two_stages, space.first_ratio, np.nan)}
-    loss = loss_draws(asked.post, columns)
-    regret = loss - loss.min(axis=1, keepdims=True)
-    truths, weighted = _split(len(regret))
-    in_truth, in_weighted = regret[truths], regret[weighted]
-
-    def score(weights: np.ndarray) -> np.ndarray:
-        chosen = np.argmin(weights @ in_weighted, axis=1)
-        return in_truth[np.arange(len(truths)), chosen]
-
-    return score
-
-
-def _error(post: Posterior, goal: Callable) -> Callable[[np.ndarray], np.ndarray]:
-    """Squared error of a quantity's weighted mean, in the draw that plays the truth."""
-    values = np.asarray(goal(post.coefficients), dtype=np.float64)
-    total = len(next(iter(post.coefficients.values())))
-    if values.shape != (total,) or not np.all(np.isfinite(values)):
-        raise RecipeError(
-            f"goal gave {values.shape} values, some maybe not finite; expected a finite one a draw, ({total},)"
-        )
-    truths, weighted = _split(total)
-    return lambda weights: (values[truths] - weights @ values[weighted]) ** 2
-
-
-def _weights(log_weights: Float[np.ndarray, "truth draw"]) -> Float[np.ndarray, "truth draw"]:
-    """Normalised weights; where they would leave fewer than FEWEST effective draws, the power of them, below 1,
-    that leaves so many: as if the outcomes said less than they do."""
-    weights = _normalised(log_weights)
-    low = np.flatnonzero(_ess(weights) < FEWEST)
-    if not len(low):
-        return weights
-    some, least, most = log_weights[low], np.zeros(len(low)), np.ones(len(low))
-    for _ in range(HALVINGS):
-        power = (least + most) / 2
-        enough = _ess(_normalised(power[:, None] * some)) >= FEWEST
-        least, most = np.where(enough, power, least), np.where(enough, most, power)
-    weights[low] = _normalised(least[:, None] * some)
-    return weights
-
-
-def _normalised(log_weights: np.ndarray) -> np.ndarray:
-    weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
-    return weights / weights.sum(axis=1, keepdims=True)
-
-
-def _ess(weights: np.ndarray) -> Float[np.ndarray, " truth"]:
-    return 1 / np.sum(weights**2, axis=1)
-
-
 def _nothing(study: _Study) -> _Step:
     log_weights = np.zeros((len(study.outcomes.y), len(study.outcomes.mean)))
-    cost = study.score(_weights(log_weights))
+    cost = study.score(weights_of(log_weights))
     return _Step(-1, log_weights, cost, np.zeros_like(cost), float(log_weights.shape[1]))
 
 
 def _measured(study: _Study, before: _Step, row: int) -> _Step:
-    log_weights = before.log_weights + _log_likelihood(study.outcomes, row)
-    cost = study.score(_weights(log_weights))
-    ess = float(np.median(_ess(_normalised(log_weights))))
+    log_weights = before.log_weights + log_likelihood(study.outcomes, row)
+    cost = study.score(weights_of(log_weights))
+    ess = float(np.median(effective(normalised(log_weights))))
     return _Step(row, log_weights, cost, before.cost - cost, ess)
 
 

@@ -8,13 +8,16 @@ kinks from farther off.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.typing import ArrayLike
 
+from m3bayes.decision.descents import in_threads
 from m3bayes.decision.faces import Face, unpacked
 from m3bayes.decision.newton import Point
 
@@ -24,6 +27,8 @@ SCANNED, APART = 80, 1e-4
 # then lengths of steps at random, parts of the box, and tries of each a coordinate with room
 LENGTHS = (0.02, *(0.01 * 0.2**i for i in range(1, 10)))
 TRIES = 16
+# threads that share these looks and tries
+PARTS = 2
 
 Objective = Callable[[Face, Array], Array]
 
@@ -48,21 +53,23 @@ def by_adam(objective: Objective, face: Array, point: Point) -> Point:
     return least
 
 
-@partial(jax.jit, static_argnums=1)
-def at_random(objective: Objective, free: int, face: Array, point: Point) -> Point:
+def at_random(pool: Executor, objective: Objective, free: int, face: ArrayLike, point: Point) -> Point:
     """The lowest point found from a point (4,) of a packed face, never higher than that; the looks and steps, along the
     first ``free`` coordinates, are always the same."""
-    here = unpacked(face)
+    for steps in (*_scans(free), *_steps(free)):
+        search = partial(_lowest, objective, face, point)
+        found = in_threads(pool, search, [(steps[part::PARTS],) for part in range(PARTS)])
+        point = min(found, key=lambda point: float(point.value))
+    return point
 
-    def lowest(point: Point, steps: Array) -> tuple[Point, None]:
-        tried = jnp.clip(point.t + steps, 0.0, 1.0)
-        values = lax.map(lambda t: objective(here, t), tried)
-        best = jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))
-        return _lower(Point(tried[best], values[best]), point), None
 
-    for scan in _scans(free):
-        point, _ = lowest(point, jnp.asarray(scan))
-    return lax.scan(lowest, point, jnp.asarray(_steps(free)))[0]
+@jax.jit
+def _lowest(objective: Objective, face: ArrayLike, point: Point, steps: ArrayLike) -> Point:
+    """The lowest of a point and of those that steps (step, 4) lead to."""
+    here, tried = unpacked(jnp.asarray(face)), jnp.clip(point.t + jnp.asarray(steps), 0.0, 1.0)
+    values = lax.map(lambda t: objective(here, t), tried)
+    best = jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))
+    return _lower(Point(tried[best], values[best]), point)
 
 
 def _lower(new: Point, old: Point) -> Point:
@@ -71,8 +78,8 @@ def _lower(new: Point, old: Point) -> Point:
 
 
 def _scans(free: int) -> np.ndarray:
-    """(coordinate, point, 4) steps along each coordinate."""
-    along = APART * np.arange(-SCANNED, SCANNED + 1)
+    """(coordinate, look, 4) steps along each coordinate."""
+    along = APART * np.append(np.arange(-SCANNED, 0), np.arange(1, SCANNED + 1))
     return np.eye(4)[:free, None] * along[:, None]
 
 

@@ -36,8 +36,8 @@ Draws = Mapping[str, Float[np.ndarray, " draw"]]
 BLOCK, FEW = 1024, 6
 # of the smooth forms of risks, in standard deviations of the draws
 WIDTHS = (0.3, 0.03)
-# draws that smooth forms are searched over, and recipes that then go down those of all draws
-SEARCHED, POLISHED = 512, 2
+# draws that smooth forms are searched over; recipes that lie so far apart, parts of the box, go down those of all draws
+SEARCHED, APART = 512, 0.01
 
 
 @dataclass(frozen=True)
@@ -257,12 +257,17 @@ def best(
         tried = _each_once(begun, (begun[0], lowered(of_some[0], *begun)), *[minima(thinned)] * bool(smooth))
         face, t, values = ranked(*tried)
         if smooth:
-            few = np.minimum(np.arange(POLISHED), len(t) - 1)
-            way = _descend_risk(smooth[-1], rows_of_faces[face[few]], t[few], STEPS)
-            face, t, values = ranked(*_each_once((face[:1], t[:1]), (face[few], np.asarray(way.t.T))))
+            few = _apart(face, t)
+
+            def polished(row: np.ndarray) -> Way:
+                return _descend_risk(smooth[-1], rows_of_faces[face[row]], t[row], STEPS)
+
+            ways = in_threads(pool, polished, [(row,) for row in few[:, None]])
+            ends = np.concatenate([way.t.T for way in ways])
+            face, t, values = ranked(*_each_once((face[:1], t[:1]), (face[few], ends)))
         here, point = rows_of_faces[face[0]], Point(jnp.asarray(t[0]), jnp.asarray(values[0]))
         if smooth:
-            point = at_random(exact, free, here, point)
+            point = at_random(pool, exact, free, here, point)
         else:
             point = by_adam(exact, here, point)
             way = _descend_risk(exact, *(jnp.tile(each, (FEW, 1)) for each in (here, point.t)), STEPS)
@@ -278,6 +283,12 @@ def _each_once(*several: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.
     _, first = np.unique(np.column_stack([face, t.round(6)]), axis=0, return_index=True)
     first.sort()
     return face[first], t[first]
+
+
+def _apart(face: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """The first of points (face, t), and the first of those that lie APART from it or on another face."""
+    others = (face != face[0]) | (np.abs(t - t[0]).max(axis=1) > APART)
+    return np.append(0, np.flatnonzero(others)[:1])
 
 
 # --- what is compiled ------------------------------------------------------------------------------------

@@ -146,22 +146,33 @@ def value_of_rank(values: Array, rank: ArrayLike) -> Array:
     most a limit, which is moved until it separates that value from the one before."""
     fixed = lax.stop_gradient(values)
 
-    def unfinished(state: tuple[Array, Array, Array]) -> Array:
-        low, high, below = state
+    def unfinished(state: tuple[Array, ...]) -> Array:
+        _, low, high, below, _ = state
         middle = (low + high) / 2
         return (below != rank) & (low < middle) & (middle < high)
 
-    def halve(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        low, high, below = state
-        middle = (low + high) / 2
-        count = jnp.sum(fixed <= middle)
+    def narrow(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        turn, low, high, below, within = state
+        # in turn where the counts at both ends say that it is, and halfway
+        share = jnp.where(turn % 2 == 0, (rank + 0.5 - below) / (within - below), 0.5)
+        limit = low + share * (high - low)
+        limit = jnp.where((low < limit) & (limit < high), limit, (low + high) / 2)
+        count = jnp.sum(fixed <= limit)
         less = count <= rank
-        return jnp.where(less, middle, low), jnp.where(less, high, middle), jnp.where(less, count, below)
+        return (
+            turn + 1,
+            jnp.where(less, limit, low),
+            jnp.where(less, high, limit),
+            jnp.where(less, count, below),
+            jnp.where(less, within, count),
+        )
 
     # a recipe may have an infinite loss in some draws
-    least, most = jnp.min(fixed), jnp.max(jnp.where(jnp.isfinite(fixed), fixed, -jnp.inf))
-    start = (least - 1 - jnp.abs(least), most + 1 + jnp.abs(most), jnp.zeros((), int))
-    low, _, _ = lax.while_loop(unfinished, halve, start)
+    finite = jnp.isfinite(fixed)
+    least, most = jnp.min(fixed), jnp.max(jnp.where(finite, fixed, -jnp.inf))
+    margin = (most - least) / values.size + 1e-12 * (jnp.abs(least) + jnp.abs(most)) + 1e-300
+    start = (jnp.zeros((), int), least - margin, most + margin, jnp.zeros((), int), jnp.sum(finite))
+    low = lax.while_loop(unfinished, narrow, start)[1]
     return jnp.min(jnp.where(values > low, values, jnp.inf))
 
 

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from m3bayes.decision import design
+from m3bayes.decision import design, outcomes
 from m3bayes.decision.budgets import recommended, request
-from m3bayes.decision.design import candidate_runs, next_runs
+from m3bayes.decision.candidate_runs import candidate_runs
+from m3bayes.decision.design import next_runs
 from m3bayes.errors import InfeasibleError, RecipeError
 from m3bayes.inference.fit import fit
 from m3bayes.laws import chinchilla, chinchilla_optimum
@@ -23,14 +24,14 @@ def linear(x: np.ndarray, goal: np.ndarray, flops: np.ndarray, number: int) -> d
     """theta ~ Normal(0, 1) in each dimension; y = x theta + SCALE t; to be known is goal theta."""
     random = np.random.default_rng(0)
     truths, draws = random.normal(size=(256, x.shape[1])), random.normal(size=(1500, x.shape[1]))
-    outcomes = design._Outcomes(
+    results = outcomes.Outcomes(
         y=truths @ x.T + SCALE * random.normal(size=(256, len(x))),
         mean=draws @ x.T,
         scale=np.full((1500, len(x)), SCALE),
         nu=None,
     )
     return design._Study(
-        outcomes, lambda w: (truths @ goal - w @ (draws @ goal)) ** 2, flops, budget=10.0, number=number
+        results, lambda w: (truths @ goal - w @ (draws @ goal)) ** 2, flops, budget=10.0, number=number
     )
 
 
@@ -76,11 +77,11 @@ def test_a_cheaper_run_wins_a_flop():
 def test_few_effective_draws_weaken_outcomes_and_never_the_ranks():
     random = np.random.default_rng(0)
     log_weights = random.normal(size=(50, 400)) * np.linspace(0.1, 40, 50)[:, None]
-    weights = design._weights(log_weights)
-    ess = design._ess(weights)
-    assert np.all(ess >= design.FEWEST * (1 - 1e-9)) and weights.sum(axis=1) == pytest.approx(1)
-    sharp = design._ess(design._normalised(log_weights)) < design.FEWEST
-    assert 0 < sharp.sum() < 50 and ess[sharp] == pytest.approx(design.FEWEST, rel=0.1)
+    weights = outcomes.weights_of(log_weights)
+    ess = outcomes.effective(weights)
+    assert np.all(ess >= outcomes.FEWEST * (1 - 1e-9)) and weights.sum(axis=1) == pytest.approx(1)
+    sharp = outcomes.effective(outcomes.normalised(log_weights)) < outcomes.FEWEST
+    assert 0 < sharp.sum() < 50 and ess[sharp] == pytest.approx(outcomes.FEWEST, rel=0.1)
     assert np.array_equal(np.argmax(weights, axis=1), np.argmax(log_weights, axis=1))
 
 
