@@ -1,4 +1,4 @@
-"""`make bench`: P1 to P7, the map of thresholds and many fits in turn, a process each; results in benchmarks/results/.
+"""`make bench`: P1 to P7, the map of thresholds, many fits and the limits, a process each; into benchmarks/results/.
 
     python -m benchmarks [NAME ...]
 
@@ -25,6 +25,7 @@ BENCHMARKS = (
     "threshold_map",
     "many_languages",
     "many_fits",
+    "limits",
 )
 
 

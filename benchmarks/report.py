@@ -301,6 +301,40 @@ def _many_rows(result: dict) -> list[Row]:
     return [*rows, Row("many", "one fit against its runs, Chinchilla, 4 x 250 draws", "", times, "", None)]
 
 
+def _limit_rows(result: dict) -> list[Row]:
+    rows = []
+    for row in result["fits"]:
+        rest = row["fit_seconds"] - row["mode_seconds"] - row["chains_seconds"]
+        rows.append(
+            Row(
+                "limits",
+                f"a fit of {row['law']}, {row['runs']} runs, 4 x 1000 draws: where the time goes",
+                "",
+                f"{row['fit_seconds']:.2f} s: mode {row['mode_seconds']:.2f}, "
+                f"chains {row['chains_seconds']:.2f}, rest {rest:.2f}",
+                f"chains are {row['chains_over_floor']:.1f} times the gradients of the draws kept, "
+                f"{row['leapfrogs_a_draw']:.1f} a draw at {row['gradient_us']:.1f} us; a gradient is "
+                f"{row['gradient_over_its_functions']:.1f} times its {row['functions_a_gradient']:,.0f} exponentials "
+                "and logarithms",
+                None,
+            )
+        )
+    for row in result["predictions"]:
+        what = f"a loss of one recipe and draw, {row['law']}, with mean, sd, 5 and 95 %"
+        measured = f"{row['ns_a_loss']:.1f} ns"
+        rows.append(
+            Row(
+                "limits",
+                what,
+                "",
+                measured,
+                f"{row['exponentials_a_loss']:.0f} exponentials on all cores",
+                None,
+            )
+        )
+    return rows
+
+
 ROWS: dict[str, Callable[..., list[Row]]] = {
     "P1": _posterior_rows,
     "P2": _cold_rows,
@@ -310,6 +344,7 @@ ROWS: dict[str, Callable[..., list[Row]]] = {
     "P7": _language_rows,
     "map": _map_rows,
     "many_fits": _many_rows,
+    "limits": _limit_rows,
 }
 
 
