@@ -111,8 +111,9 @@ def test_a_checkpoint_is_read_or_refused(run, passed):
         code, out, err = run("recommend", passed, *BUDGET, "--from-checkpoint", wrong)
         assert (code, out) == (2, "") and "usage:" in err
     start = ("recommend", passed, *BUDGET, "--from-checkpoint", "1e6,1e7")
-    code, _, err = run(*start, "--architectures", "1e6")
-    assert code == 2 and "leave those out" in err
+    for also in (("--architectures", "1e6"), ("--tolerance", "0.01"), ("--multiple", "k=1")):
+        code, _, err = run(*start, *also)
+        assert code == 2 and "leave those out" in err
     code, out, err = run(*start)  # r = 1 is frozen, of a run that began on source text
     assert (code, out) == (4, "") and "no further stage is feasible" in err
 
@@ -125,6 +126,14 @@ def test_wrong_options_exit_with_2(run, passed, option):
     assert (code, out) == (2, "") and "usage:" in err
 
 
-def test_a_multiple_is_given_once(run, passed):
-    code, _, err = run("recommend", passed, *BUDGET, "--multiple", "k=1", "--multiple", "k=2")
-    assert code == 2 and "--multiple k is given twice" in err
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--multiple", "k=1", "--multiple", "k=2"), "--multiple k is given twice"),
+        (("--freeze", "r=1", "--freeze", "r=0.5"), "--freeze r is given twice"),
+        (("--bound", "N=1e5:1e6", "--min-params", "2e5"), "a bound on params is given twice"),
+    ],
+)
+def test_what_is_given_once(run, passed, options, said):
+    code, _, err = run("recommend", passed, *BUDGET, *options)
+    assert code == 2 and said in err
