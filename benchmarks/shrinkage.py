@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", default="0,3,6,12,24")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--law", default="target_ratio")
+    parser.add_argument("--law", default="target_ratio:repetition=true")
     arguments = parser.parse_args()
     counts = [int(count) for count in arguments.runs.split(",")]
     runs = m3.data.pilot_runs()

@@ -17,6 +17,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 
 from benchmarks import survival
@@ -82,6 +83,20 @@ def test_a_signal_ends_a_fit_at_once_and_it_can_go_on(table, alone, tmp_path, nu
     assert f"stopped; --resume goes on with the chains in {folder}" in said.decode()
     assert "Traceback" not in said.decode()
     assert_resumed(table, out, alone)
+
+
+def test_a_stopped_pooled_fit_says_that_nothing_is_kept(table, tmp_path):
+    halves = pd.read_csv(table).assign(language=lambda runs: np.where(np.arange(len(runs)) % 2, "de", "fr"))
+    halves.to_csv(tmp_path / "runs.csv", index=False)
+    command = [*fitting(tmp_path / "runs.csv", tmp_path / "all.nc", draws=100_000), "--pool", "language"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None and "pooled by language" in process.stderr.readline()
+    time.sleep(2)  # the fit begins with the next step of the program
+    process.terminate()
+    shown, said = process.communicate()
+    assert process.returncode == 143 and shown == ""
+    assert said.splitlines()[-1] == "m3bayes: stopped; nothing is kept" and "Traceback" not in said
+    assert not (tmp_path / "all.nc").exists()
 
 
 INTERRUPTED = """

@@ -36,7 +36,7 @@ def add(commands) -> None:
         help="fit a law to a table of runs",
         description="Fit a law to a table of runs. The posterior file is always written, with its verdict; "
         "the exit code is 3 where the gate was not passed. Stopped by Ctrl-C (exit code 130) or SIGTERM (143), "
-        "it keeps its chains beside the file for --resume.",
+        "it keeps its chains beside the file for --resume; with --pool nothing is kept.",
     )
     parser.add_argument(
         "runs", type=Path, metavar="RUNS", help="table of runs, CSV or parquet, one row a run"
@@ -134,19 +134,20 @@ def _run_pooled(arguments: Namespace, runs: Runs, law: Law) -> int:
     if arguments.resume:
         raise M3BayesError("a pooled fit keeps no checkpoint: leave out --resume")
     message(f"fitting {law.name} to {len(runs)} runs of {runs.name}, pooled by {arguments.pool}")
-    found = fit(
-        runs,
-        law,
-        pool=arguments.pool,
-        pooling=arguments.pooling,
-        noise=arguments.noise,
-        seed=arguments.seed,
-        chains=arguments.chains,
-        warmup=arguments.warmup,
-        draws=arguments.draws,
-        allow="flagged",
-    )
-    found.save(arguments.out)
+    with _stopped_at_once(None):
+        found = fit(
+            runs,
+            law,
+            pool=arguments.pool,
+            pooling=arguments.pooling,
+            noise=arguments.noise,
+            seed=arguments.seed,
+            chains=arguments.chains,
+            warmup=arguments.warmup,
+            draws=arguments.draws,
+            allow="flagged",
+        )
+        found.save(arguments.out)
     pooled.show(found, arguments)
     message(f"wrote {arguments.out}")
     if found.verdict != "passed":
@@ -155,13 +156,15 @@ def _run_pooled(arguments: Namespace, runs: Runs, law: Law) -> int:
 
 
 @contextmanager
-def _stopped_at_once(folder: Path) -> Iterator[None]:
+def _stopped_at_once(folder: Path | None) -> Iterator[None]:
     """SIGINT and SIGTERM end the process where it is: Python would wait for the chains to end, and whatever is in
-    ``folder`` is whole at every moment."""
+    ``folder``, where chains are kept, is whole at every moment."""
 
     def stop(number: int, _: object) -> None:
-        kept = f"; --resume goes on with the chains in {folder}" if folder.is_dir() else ""
-        message(f"stopped{kept}")
+        begun = folder is not None and any(folder.glob("chain-*.npz"))
+        message(
+            f"stopped; --resume goes on with the chains in {folder}" if begun else "stopped; nothing is kept"
+        )
         sys.stderr.flush()
         os._exit(128 + number)  # as shells have it
 

@@ -23,9 +23,13 @@ def add(commands) -> None:
     )
     parser.add_argument("pooled", type=Path, metavar="POOLED", help="file that `m3bayes fit --pool` wrote")
     one = parser.add_mutually_exclusive_group()
-    one.add_argument("--group", metavar="NAME", help="write the posterior of this group to --out")
     one.add_argument(
-        "--new", action="store_true", help="write the posterior of a group without runs to --out"
+        "--group", metavar="NAME", help="write the posterior of this group to --out, which is then needed"
+    )
+    one.add_argument(
+        "--new",
+        action="store_true",
+        help="write the posterior of a group without runs to --out, which is then needed",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="posterior file to write (netCDF)")
     parser.add_argument(

@@ -41,8 +41,8 @@ _CURES = {
         "posterior",
     ): "take one group out of it: `m3bayes pooled FILE --group NAME --out POSTERIOR`, "
     "or load_pooled(FILE).of(NAME)",
-    ("posterior", "pooled posterior"): "give one that `m3bayes fit --pool COLUMN` wrote",
 }
+_MAKERS = {"posterior": "m3bayes fit", "pooled posterior": "m3bayes fit --pool COLUMN"}
 _PLAIN = (_MARK, "inference_library")  # attributes that are no JSON
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _BY_DRAW = ("chain", "draw")
@@ -269,23 +269,22 @@ def _one_line(error: Exception) -> str:
 
 def _payload(path: str | os.PathLike[str], wanted: str) -> bytes:
     """The HDF5 content of a file of a kind whose seal is whole and whose format is known."""
+    maker = _MAKERS[wanted]
     if is_special(path):
-        raise PosteriorFileError(f"{path} is a pipe or a device; give a file that `m3bayes fit` wrote")
+        raise PosteriorFileError(f"{path} is a pipe or a device; give a file that `{maker}` wrote")
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         reason = error.strerror or _one_line(error)
-        raise PosteriorFileError(
-            f"{path} cannot be read: {reason}; give one that `m3bayes fit` wrote"
-        ) from error
+        raise PosteriorFileError(f"{path} cannot be read: {reason}; give one that `{maker}` wrote") from error
     if not data.startswith(_HDF5):
         what = "is empty" if not data else "is not a netCDF (HDF5) file"
-        raise PosteriorFileError(f"{path} {what}; give one that `m3bayes fit` wrote")
+        raise PosteriorFileError(f"{path} {what}; give one that `{maker}` wrote")
     opened = unseal(data)
     if opened is None and _MARK.encode() not in data:
         raise PosteriorFileError(
             f"{path} is an HDF5 file but no posterior of m3bayes, or only the first part of one; "
-            f"give one that `m3bayes fit` wrote"
+            f"give one that `{maker}` wrote"
         )
     if opened is None:
         raise PosteriorFileError(
@@ -294,7 +293,7 @@ def _payload(path: str | os.PathLike[str], wanted: str) -> bytes:
     image, label = opened
     kind, _, version = label.rpartition(" ")
     if kind != wanted or not version.isdecimal():
-        cure = _CURES.get((kind, wanted), "give one that `m3bayes fit` wrote")
+        cure = _CURES.get((kind, wanted), f"give one that `{maker}` wrote")
         raise PosteriorFileError(f"{path} holds a {kind}, not a {wanted}; {cure}")
     if int(version) > FORMAT:
         raise PosteriorFileError(
