@@ -2,9 +2,10 @@
 
     python -m benchmarks.limits [--repeats 5]
 
-A fit, warm, on the second data set of a size, in stages: the table made canonical and the mode found; the chains; the
-draws read, judged and put together. The floor of the chains is the cost of one gradient, measured in a loop that does
-nothing else, times the leapfrog steps of the draws kept, over the cores; warm-up comes on top of that. The floor of one
+A warm fit, of Chinchilla on a second data set of its size and of M3 on the simulated table, in stages: the table made
+canonical and the mode found; the chains; the draws read, judged and put together. The floor of the chains is the cost
+of one gradient, measured in a loop that does nothing else, times the leapfrog steps of the draws kept, over the cores;
+warm-up comes on top of that. The floor of one
 gradient is that of its exponentials and logarithms, counted in its compiled form, at what one costs in an array of the
 same length. Predictions have one, a recipe and a draw, of the same kind. Prints a table, then one line of JSON.
 """

@@ -19,8 +19,7 @@ less, and anything between along every direction. For given m, s, v the map is a
 the density is exact wherever u_0 lies.
 
 The level of the losses, a profile coordinate, can go where the floor E, at most 1, would come out above it. There the
-level is bent so that E comes near 1 and no further: a wall would stop chains that run into it, in SBC those of a group
-in three of five tables.
+level is bent so that E comes near 1 and no further: chains that run into a wall diverge.
 
 | symbol | meaning | shape |
 |---|---|---|
