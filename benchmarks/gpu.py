@@ -8,7 +8,9 @@ give small numbers there. Needs what m3bayes fits with: jax, numpyro, numpy, sci
 
 - "calibration": `calibrate` of Chinchilla's law on 200 recipes, 4 x 1000 draws; target 10 000 data sets in 60 s on
   one H200.
-- "many_fits": `fit_many` on the devices and a loop of `fit` on the processor, the same tables.
+- "many_fits": `fit_many` on the devices, in float64 and in float32, and a loop of `fit` on the processor.
+- "short_chains": a few tables with 4 chains of 1000 draws each and with 128 of 32, which make a fifth of the
+  transitions one after the other and six times as many in all.
 - "prediction": mean, sd, 5 and 95 % of 10^6 recipes over 4000 draws; target 2 s.
 """
 
@@ -27,9 +29,11 @@ from benchmarks.posterior import data_set
 from benchmarks.prediction import CI, hand_made_posterior, random_recipes
 from m3bayes.inference import noise
 from m3bayes.inference.jobs import on_processor
+from m3bayes.inference.precision import Precision
 from m3bayes.laws.law import Law
 
 FEW = 20  # tables for the processor's loop
+FEWEST = 8  # tables for short chains
 
 
 def prediction(law: Law, recipes: int) -> dict:
@@ -51,18 +55,35 @@ def many_fits(law: Law, count: int) -> dict:
         loop()
         loop_seconds, _ = timed(loop)
 
-    def fit_all() -> m3.Fits:
-        return m3.fit_many(tables, law, **shared, log_likelihood=False, devices=jax.local_devices())
+    def fit_all(precision: Precision) -> m3.Fits:
+        return m3.fit_many(
+            tables, law, **shared, precision=precision, log_likelihood=False, devices=jax.local_devices()
+        )
 
-    first, _ = timed(fit_all)
-    seconds, fits = timed(fit_all)
+    first, _ = timed(fit_all, "float64")
+    seconds, fits = timed(fit_all, "float64")
+    timed(fit_all, "float32")
+    narrow, narrow_fits = timed(fit_all, "float32")
     return {
         "tables": count,
         "seconds_a_table": seconds.wall / count,
         "first_call_seconds": first.wall,
+        "float32_seconds_a_table": narrow.wall / count,
         "processor_seconds_a_table": loop_seconds.wall / len(few),
         "verdicts": fits.table["verdict"].value_counts().to_dict(),
+        "float32_attempts": narrow_fits.table["attempts"].value_counts().to_dict(),
     }
+
+
+def short_chains(law: Law) -> dict:
+    tables, found = tables_of(law, FEWEST), {}
+    for chains, draws in ((4, 1000), (128, 32)):
+        settings = {"noise": noise.normal(), "chains": chains, "draws": draws, "log_likelihood": False}
+        for _ in range(2):  # the first compiles
+            seconds, fits = timed(m3.fit_many, tables, law, **settings, devices=jax.local_devices())
+        verdicts = fits.table["verdict"].value_counts().to_dict()
+        found[f"{chains} x {draws}"] = {"seconds": seconds.wall, "verdicts": verdicts}
+    return {"tables": FEWEST, **found}
 
 
 def calibration(law: Law, simulations: int) -> dict:
@@ -95,6 +116,7 @@ def main() -> None:
         "prediction, m3": lambda: prediction(law, given.recipes),
         "many_fits, chinchilla": lambda: many_fits(chinchilla, given.tables),
         "calibration, chinchilla": lambda: calibration(chinchilla, given.simulations),
+        "short_chains, chinchilla": lambda: short_chains(chinchilla),
         "many_fits, m3": lambda: many_fits(law, given.tables // 4),
     }
     devices = jax.local_devices()

@@ -6,7 +6,9 @@ Prints a table, then one line of JSON. Tables of Chinchilla's law have 200 runs,
 prior for the 120 recipes of the embedded table. Everything is compiled before it is timed. Side by side:
 
 - "loop of fit": `fit` for one table after the other, its chains one a thread.
-- "fit_many": the same draws, one table a thread; "folder": each posterior also written to its file.
+- "fit_many": the same draws, one table a thread; "folder": each posterior also written to its file; "float32": chains
+  in float32, with the largest difference of a mean, in combined Monte Carlo standard errors, that a table has at the
+  median and at most (of some six means a table; 4 by chance in one of 16,000 means).
 - "fit_many in batches": the path for accelerators, here on the processor, which it is not made for.
 - "numpyro": Chinchilla only, a loop of `MCMC` at its best on one device (see `benchmarks.posterior`), few tables.
 
@@ -32,6 +34,7 @@ import pandas as pd
 import m3bayes as m3
 from benchmarks import posterior
 from m3bayes.inference import noise
+from m3bayes.inference.precision import Precision
 from m3bayes.inference.simulate import simulate
 from m3bayes.laws.law import Law
 from m3bayes.runs import Runs, runs_from_frame
@@ -82,8 +85,8 @@ def many(law: Law, counts: Sequence[int]) -> list[dict]:
         for table in some:
             m3.fit(table, law, **shared, allow="flagged", progress=False)
 
-    def at_once(some: Sequence[Runs]) -> m3.Fits:
-        return m3.fit_many(some, law, **shared, log_likelihood=False)
+    def at_once(some: Sequence[Runs], precision: Precision = "float64") -> m3.Fits:
+        return m3.fit_many(some, law, **shared, precision=precision, log_likelihood=False)
 
     def kept(some: Sequence[Runs]) -> m3.Fits:
         with tempfile.TemporaryDirectory() as folder:
@@ -93,12 +96,15 @@ def many(law: Law, counts: Sequence[int]) -> list[dict]:
         return m3.fit_many(some, law, **shared, devices=jax.devices()[:1], batch=len(some))
 
     loop(tables[:1])
+    at_once(tables[:1], "float32")
     for count in sorted(counts):
         seconds, _ = timed(loop, tables[:count])
         row("loop of fit", count, seconds)
         seconds, fits = timed(at_once, tables[:count])
         row("fit_many", count, seconds, verdicts=fits.table["verdict"].value_counts().to_dict())
-        del fits
+        seconds, narrow = timed(at_once, tables[:count], "float32")
+        row("fit_many, float32", count, seconds, **apart(fits, narrow))
+        del fits, narrow
         seconds, _ = timed(kept, tables[:count])
         row("fit_many, folder", count, seconds, peak_GiB=peak_GiB())
     some = tables[:BATCHED_TABLES]
@@ -112,6 +118,22 @@ def many(law: Law, counts: Sequence[int]) -> list[dict]:
         seconds, _ = timed(lambda: [run(table, 0) for table in few])
         row("numpyro", len(few), seconds)
     return rows
+
+
+def apart(one: m3.Fits, other: m3.Fits) -> dict[str, object]:
+    """How far posteriors of the same tables differ, and how many were sampled in which precision."""
+    names = [name for name in one.posteriors if name in other.posteriors]
+    largest = []
+    for name in names:
+        a, b = one[name].summary(), other[name].summary()
+        largest.append((abs(a["mean"] - b["mean"]) / np.hypot(a["mcse_mean"], b["mcse_mean"])).max())
+    precisions = [str(other[name].settings["precision"]) for name in names]
+    return {
+        "difference_median": float(np.median(largest)),
+        "difference_largest": float(np.max(largest)),
+        "precisions": {kind: precisions.count(kind) for kind in sorted(set(precisions))},
+        "verdicts": other.table["verdict"].value_counts().to_dict(),
+    }
 
 
 def peak_GiB() -> float:

@@ -5,7 +5,7 @@ program on its part and waits for no other, so that two devices or eight give th
 device XLA compiles another program, which rounds differently. Draws go to the host after every CHUNK transitions;
 there, threads read and judge them as :func:`m3bayes.fit` does, while the devices go on. Tables that miss the gate
 wait until they fill a batch of their own, or nothing else is left. A batch that is not full is filled up with its
-last table.
+last table, to a power of two a device where no size was asked for.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from m3bayes.errors import FitError, Note
 from m3bayes.inference.batched_mode import descents, mode_of
 from m3bayes.inference.coordinates import coordinates
 from m3bayes.inference.data import Canonical, canonical
+from m3bayes.inference.diagnostics import superchains_of
 from m3bayes.inference.fit import (
     Attempt,
     attempts_of,
@@ -38,19 +39,20 @@ from m3bayes.inference.fit import (
     next_starts,
     posterior_of,
     random_of,
+    read_and_judged,
 )
-from m3bayes.inference.gate import judge
 from m3bayes.inference.identifiability import check_enough_runs, identifiability_notes
 from m3bayes.inference.jobs import Device, Job, Outcome, Settings, on_processor, told
 from m3bayes.inference.mode import prior_starts
 from m3bayes.inference.noise import Noise
 from m3bayes.inference.posterior import Posterior
-from m3bayes.inference.reading import read_chains
+from m3bayes.inference.precision import computing_in, rounded
 from m3bayes.inference.sampler import CHUNK, STATISTICS, Chain, Frame, kernel
 from m3bayes.laws.law import Law
 
 BATCH = 256  # tables a device at a time at most,
 CELLS = 1 << 17  # and at most so many rows of tables
+FEWEST = 8  # places for them at least: to compile a smaller program takes longer than it saves
 
 
 @dataclass(eq=False)
@@ -115,16 +117,24 @@ def _in_batches[Result](
     def size(kind: tuple[int, int, int]) -> int:
         return len(devices) * (max(1, min(BATCH, CELLS // kind[1])) if batch is None else batch)
 
+    def filled(kind: tuple[int, int, int], count: int) -> int:
+        """The size of a batch of so many tables."""
+        if batch is not None:
+            return size(kind)
+        share = -(-count // len(devices))
+        return min(size(kind), len(devices) * max(FEWEST, 1 << (share - 1).bit_length()))
+
     def launch(kind: tuple[int, int, int]) -> Iterator[Result]:
         """Make the attempt that up to a batch of tables of one kind wait for, and hand them to the judges."""
         tables, left = waiting[kind][: size(kind)], waiting.pop(kind)[size(kind) :]
         if left:
             waiting[kind] = left
         begun = time.perf_counter()
-        ready = _find_modes(tables, settings, devices, size(kind)) if kind[0] == 0 else dict.fromkeys(tables)
+        places = filled(kind, len(tables))
+        ready = _find_modes(tables, settings, devices, places) if kind[0] == 0 else dict.fromkeys(tables)
         sampled = [table for table, error in ready.items() if error is None]
         if sampled:
-            _sample(sampled, settings, devices, size(kind))
+            _sample(sampled, settings, devices, places)
         for table in tables:
             table.seconds += (time.perf_counter() - begun) / len(tables)
         judging.extend(pool.submit(judge_one, table) for table in sampled)
@@ -186,22 +196,23 @@ def _begun(job: Job, settings: Settings) -> _Table:
     check_enough_runs(job.runs, law)
     with jax.enable_x64(True), on_processor():
         table = canonical(job.runs, law, noise, job.constants)
-        attempts = attempts_of(law, noise, len(table.groups), settings.warmup, settings.draws)
+        attempts = attempts_of(
+            law, noise, len(table.groups), settings.warmup, settings.draws, settings.precision
+        )
         notes = [*job.runs.notes, *identifiability_notes(job.runs, law)]
     return _Table(job, table, attempts, notes, time.perf_counter() - begun)
 
 
 def _judged(table: _Table, settings: Settings, device: str) -> Posterior | None:
     """The posterior; None where another attempt is to be made, for which the table is then ready."""
-    law, noise = settings.law, settings.noise
+    law, noise, attempt = settings.law, settings.noise, table.attempts[table.attempt]
+    superchains = superchains_of(settings.chains, settings.draws)
     with jax.enable_x64(True):
-        drawn = read_chains(law, noise, table.canonical, table.chains)
-    gate = judge(drawn.quantities, drawn.statistics)
+        drawn, gate = read_and_judged(law, noise, table.canonical, table.chains, attempt, superchains)
     if not gate.passed and table.attempt + 1 < len(table.attempts):
-        table.frame, table.starts = next_starts(table.chains)
+        table.frame, table.starts = next_starts(table.chains, superchains)
         table.attempt, table.chains = table.attempt + 1, ()
         return None
-    attempt = table.attempts[table.attempt]
     told = {
         "seed": table.job.seed,
         "chains": settings.chains,
@@ -249,7 +260,9 @@ def _find_modes(
         except FitError as error:
             ready[table] = error
             continue
-        table.frame, table.starts, notes = first_starts(mode, settings.chains, table.job.seed)
+        table.frame, table.starts, notes = first_starts(
+            mode, settings.chains, table.job.seed, superchains_of(settings.chains, settings.draws)
+        )
         table.notes += notes
         ready[table] = None
     return ready
@@ -259,10 +272,10 @@ def _sample(tables: Sequence[_Table], settings: Settings, devices: tuple[Device,
     """Give every table the chains of its next attempt, which is the same for all."""
     attempt = tables[0].attempts[tables[0].attempt]
     warmup, total = attempt.warmup, attempt.warmup + attempt.draws
-    with jax.enable_x64(True):
+    with computing_in(attempt.precision):
         run = _programs(settings.law, settings.noise, len(tables[0].canonical.groups), warmup, devices)
         arrays, frame, starts, keys = (
-            run.put(_stacked(parts, size))
+            run.put(rounded(_stacked(parts, size), attempt.precision))
             for parts in (
                 _arrays(tables),
                 [table.frame for table in tables],
@@ -280,7 +293,7 @@ def _sample(tables: Sequence[_Table], settings: Settings, devices: tuple[Device,
                 qs.append(np.asarray(q)[: len(tables), :, :n])
                 statistics.append(np.asarray(rows)[: len(tables), :, :n])
             done += n
-    q, rows = np.concatenate(qs, axis=2), np.concatenate(statistics, axis=2)
+    q, rows = (np.concatenate(parts, axis=2).astype(float) for parts in (qs, statistics))
     for i, table in enumerate(tables):
         table.chains = [
             Chain(q[i, c], {name: rows[i, c, :, k] for k, name in enumerate(STATISTICS)})

@@ -1,9 +1,9 @@
 """R-hat and effective sample sizes of chains, all quantities at once (Vehtari et al. 2021, arXiv 1903.08008).
 
 Draws are (quantity, chain, draw). Every chain is split into halves, so that one that wanders disagrees with
-itself. All of them give NaN where there are fewer than four draws or one is not finite. The definitions are
-those of ArviZ, which the tests compare with; it takes one quantity at a time, and longer to import than many
-a fit takes.
+itself. Many short chains have the nested R-hat (Margossian et al. 2024, arXiv 2110.13017) instead. All of them
+give NaN where there are fewer than four draws or one is not finite. The definitions are those of ArviZ, which
+the tests compare with; it takes one quantity at a time, and longer to import than many a fit takes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ Values = Float[np.ndarray, " quantity"]
 
 TAILS = (0.05, 0.95)
 FEWEST_DRAWS = 4
+# chains too short to be told apart one by one start, and are judged, in groups
+SHORT, SUPERCHAINS = 200, 16
 
 
 def _where_possible(measure: Callable[[Draws], Values]) -> Callable[[Draws], Values]:
@@ -46,6 +48,26 @@ def r_hat(draws: Draws) -> Values:
     halves = _halves(draws)
     away = np.abs(halves - np.median(halves, axis=(1, 2), keepdims=True))
     return np.maximum(_r_hat(_normal_scores(halves)), _r_hat(_normal_scores(away)))
+
+
+def superchains_of(chains: int, draws: int) -> int:
+    """The number of groups of neighbouring chains that start together; 0 where every chain starts by itself."""
+    return SUPERCHAINS if chains >= 2 * SUPERCHAINS and draws < SHORT else 0
+
+
+def nested_r_hat(draws: Draws, superchains: int) -> Values:
+    """R-hat of superchains, each of which is equally many neighbouring chains that started in one place: the larger of
+    those of normal scores and of scores of the distance from the median.
+
+    Chains may be far too short to be told apart one by one. NaN where a quantity never moves.
+    """
+
+    @_where_possible
+    def measure(draws: Draws) -> Values:
+        away = np.abs(draws - np.median(draws, axis=(1, 2), keepdims=True))
+        return np.maximum(*(_nested_r_hat(_normal_scores(one), superchains) for one in (draws, away)))
+
+    return measure(draws)
 
 
 @_where_possible
@@ -87,6 +109,17 @@ def _r_hat(draws: Draws) -> Values:
     within = draws.var(axis=2, ddof=1).mean(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.sqrt((between / within + n - 1) / n)
+
+
+def _nested_r_hat(draws: Draws, superchains: int) -> Values:
+    grouped = draws.reshape(
+        len(draws), superchains, -1, draws.shape[2]
+    )  # (quantity, superchain, chain, draw)
+    means = grouped.mean(axis=3)
+    between = means.mean(axis=2).var(axis=1, ddof=1)
+    within = (means.var(axis=2, ddof=1) + grouped.var(axis=3, ddof=1).mean(axis=2)).mean(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.sqrt(1 + between / within)
 
 
 def _ess(draws: Draws) -> Values:

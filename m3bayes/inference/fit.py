@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -21,12 +21,15 @@ from m3bayes.errors import FitError, NotConvergedError, Note, unique_notes
 from m3bayes.inference import checkpoint as checkpoints
 from m3bayes.inference.coordinates import coordinates, prior_on_real_line
 from m3bayes.inference.data import Canonical, canonical
+from m3bayes.inference.diagnostics import SHORT, SUPERCHAINS, superchains_of
+from m3bayes.inference.evaluation import evaluator
 from m3bayes.inference.gate import Gate, judge, unidentified
 from m3bayes.inference.identifiability import check_enough_runs, identifiability_notes
 from m3bayes.inference.mode import Mode, find_mode
 from m3bayes.inference.noise import Noise, student_t
 from m3bayes.inference.not_finite import where_not_finite
 from m3bayes.inference.posterior import Posterior
+from m3bayes.inference.precision import Precision, check_precision, shifted
 from m3bayes.inference.progress import bar
 from m3bayes.inference.reading import Drawn, read_chains
 from m3bayes.inference.sampler import Chain, ChainStore, Frame, frame_at, frame_of, is_chain, prepare, sample
@@ -55,6 +58,7 @@ class Attempt:
     target_accept: float
     warmup: int
     draws: int
+    precision: Precision = "float64"
 
 
 @overload
@@ -69,6 +73,7 @@ def fit(
     chains: int = 4,
     warmup: int | None = None,
     draws: int = 1000,
+    precision: Precision = "float64",
     allow: Allow = "passed",
     checkpoint: Path | str | None = None,
     resume: bool = False,
@@ -106,6 +111,7 @@ def fit(
     chains: int = 4,
     warmup: int | None = None,
     draws: int = 1000,
+    precision: Precision = "float64",
     allow: Allow = "passed",
     checkpoint: Path | str | None = None,
     resume: bool = False,
@@ -120,10 +126,15 @@ def fit(
                     "free"} changes how: by default what repetition does is shared, floors and scales are free, the
                     rest is partially pooled
     ``warmup``      transitions a chain before draws are kept; default 200 for up to 8 coordinates, else 800
+    ``chains``      32 or more with fewer than 200 draws each are short chains: they start from 16 places, and the gate
+                    takes the nested R-hat of the groups that started together, of which there have to be 16
     ``draws``       draws a chain. Where the gate is not passed, up to two further attempts are made, with
                     smaller steps, 2 and 4 times the draws, in the frame of the draws before; the note
                     ESCALATED says so.
     ``allow``       "passed" raises NotConvergedError unless the gate is passed, "flagged" returns anyway
+    ``precision``   "float32" makes the chains of the first attempt in float32, which is faster. Where the draws' means
+                    or standard deviations move by more than .05 standard deviations when they are weighed with
+                    the density in float64, they are refused: further attempts are in float64
     ``checkpoint``  a folder that keeps the chains while they run; with ``resume`` chains go on from there
                     and give the draws of an uninterrupted run, bit for bit. Ctrl-C ends the chains with the 250
                     transitions they are in, which are kept. No other fit can use the folder meanwhile. It
@@ -140,7 +151,10 @@ def fit(
     law = m3() if law is None else law
     noise = student_t() if noise is None else noise
     check_settings(seed, chains, warmup, draws)
+    check_precision(precision)
     if pool is not None:
+        if precision != "float64":
+            raise FitError("a pooled fit is made in float64: leave out precision, or pool")
         if checkpoint is not None:
             raise FitError("a pooled fit keeps no checkpoint: leave out checkpoint, or pool")
         from m3bayes.inference.pooling import fit_pooled
@@ -157,21 +171,22 @@ def fit(
     with jax.enable_x64(True), nullcontext() if checkpoint is None else checkpoints.held(checkpoint):
         table = canonical(runs, law, noise, constants)
         space = coordinates(law, noise, len(table.groups))
-        attempts = attempts_of(law, noise, len(table.groups), warmup, draws)
+        attempts = attempts_of(law, noise, len(table.groups), warmup, draws, precision)
         warmup = attempts[0].warmup
         with ThreadPoolExecutor(1) as beside:  # compilation takes a while: the sampler's beside the mode's
-            prepared = beside.submit(as_caller(prepare), space, table.arrays, warmup)
+            prepared = beside.submit(as_caller(prepare), space, table.arrays, warmup, precision)
             mode = _mode(runs, law, noise, table, seed)
             prepared.result()
-        settings = {"seed": seed, "chains": chains, "warmup": warmup, "draws": draws}
+        settings = {"seed": seed, "chains": chains, "warmup": warmup, "draws": draws, "precision": precision}
         identity = _identity(runs, law, noise, settings, table.constants(law))
 
-        frame, starts, multimodal = first_starts(mode, chains, seed)
+        superchains = superchains_of(chains, draws)
+        frame, starts, multimodal = first_starts(mode, chains, seed, superchains)
         notes = [*runs.notes, *identifiability_notes(runs, law), *multimodal]
 
         def right(chain: int, arrays: Mapping[str, np.ndarray]) -> bool:
             attempt = attempts[chain // chains]
-            return is_chain(space, arrays, attempt.warmup, attempt.draws)
+            return is_chain(space, arrays, attempt.warmup, attempt.draws, attempt.precision)
 
         kept, damaged = _kept_chains(checkpoint, resume, identity, chains * len(attempts), right)
         notes += damaged
@@ -183,13 +198,12 @@ def fit(
                     space, table.arrays, frame, starts,
                     list(jax.random.wrap_key_data(jnp.asarray(key_words_of(seed, number, chains)))),
                     warmup=attempt.warmup, draws=attempt.draws, target_accept=attempt.target_accept,
-                    report=report, store=store,
+                    precision=attempt.precision, report=report, store=store,
                 )  # fmt: skip
-            drawn = read_chains(law, noise, table, ran)
-            gate = judge(drawn.quantities, drawn.statistics)
+            drawn, gate = read_and_judged(law, noise, table, ran, attempt, superchains)
             if gate.passed:
                 break
-            frame, starts = next_starts(ran)
+            frame, starts = next_starts(ran, superchains)
         result = posterior_of(runs, law, noise, table, drawn, gate, notes, settings, number, attempt)
     if not gate.passed and allow == "passed":
         raise NotConvergedError(
@@ -215,34 +229,62 @@ def check_settings(seed: int, chains: int, warmup: int | None, draws: int) -> No
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise FitError(f"{name} is {value!r}; give a whole number, at least {least}")
+    if superchains_of(chains, draws) and chains % SUPERCHAINS:
+        raise FitError(
+            f"chains is {chains}, with {draws} draws each: chains so short are judged in {SUPERCHAINS} groups; give "
+            f"{chains - chains % SUPERCHAINS} or {chains - chains % SUPERCHAINS + SUPERCHAINS}, or {SHORT} draws"
+        )
 
 
-def attempts_of(law: Law, noise: Noise, n_groups: int, warmup: int | None, draws: int) -> tuple[Attempt, ...]:
+def attempts_of(
+    law: Law, noise: Noise, n_groups: int, warmup: int | None, draws: int, precision: Precision = "float64"
+) -> tuple[Attempt, ...]:
     """The attempts that a fit makes at most, in turn; ``warmup`` None is the default of :func:`fit`."""
     small = coordinates(law, noise, n_groups).dim <= SMALL
     if warmup is None:
         warmup = 200 if small else 800
     return (
-        Attempt(0.8 if small else 0.9, warmup, draws),
+        Attempt(0.8 if small else 0.9, warmup, draws, precision),
         Attempt(0.95, warmup, 2 * draws),
         Attempt(0.99, warmup, 4 * draws),
     )
 
 
 def first_starts(
-    mode: Mode, chains: int, seed: int
+    mode: Mode, chains: int, seed: int, superchains: int = 0
 ) -> tuple[Frame, Float[np.ndarray, "chain dim"], tuple[Note, ...]]:
-    """The frame at the best optimum, starts spread about every optimum worth one, and a note where they are several."""
+    """The frame at the best optimum, starts spread about every optimum worth one, and a note where they are several.
+
+    With ``superchains``, neighbouring chains share a start.
+    """
     frame = frame_at(mode.q[0], mode.hessian)
     optima = _worthwhile_optima(mode, frame)
     notes = (_multimodal(mode, len(optima)),) if len(optima) > 1 else ()
-    return frame, _overdispersed(optima, frame, chains, random_of(seed, "starts")), notes
+    places = superchains or chains
+    starts = _overdispersed(optima, frame, places, random_of(seed, "starts"))
+    return frame, np.repeat(starts, chains // places, axis=0), notes
 
 
-def next_starts(ran: Sequence[Chain]) -> tuple[Frame, Float[np.ndarray, "chain dim"]]:
-    """The frame of an attempt's draws, and the places where its chains ended."""
+def next_starts(ran: Sequence[Chain], superchains: int = 0) -> tuple[Frame, Float[np.ndarray, "chain dim"]]:
+    """The frame of an attempt's draws, and the places where its chains ended, of superchains the first."""
     frame = frame_of(np.concatenate([chain.q for chain in ran]))
-    return frame, np.stack([chain.q[-1] for chain in ran])
+    together = len(ran) // (superchains or len(ran))
+    return frame, np.repeat([chain.q[-1] for chain in ran[::together]], together, axis=0)
+
+
+def read_and_judged(
+    law: Law, noise: Noise, table: Canonical, chains: Sequence[Chain], attempt: Attempt, superchains: int
+) -> tuple[Drawn, Gate]:
+    """What the chains of an attempt say, and whether it may be believed."""
+    drawn = read_chains(law, noise, table, chains)
+    gate = judge(drawn.quantities, drawn.statistics, superchains)
+    if attempt.precision == "float64":
+        return drawn, gate
+    potential, _ = evaluator(coordinates(law, noise, len(table.groups)), table.arrays)(
+        np.concatenate([chain.q for chain in chains])
+    )
+    moved = shifted(drawn.quantities, drawn.statistics["lp"], -potential.reshape(len(chains), -1))
+    return drawn, replace(gate, notes=(*gate.notes, *moved))
 
 
 def posterior_of(
@@ -276,6 +318,7 @@ def posterior_of(
             "final_warmup": attempt.warmup,
             "final_draws": attempt.draws,
             "target_accept": attempt.target_accept,
+            "precision": attempt.precision,
         },
         versions=versions(),
         draws=drawn.in_table_units(law, table),

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from m3bayes.errors import Note
-from m3bayes.inference.diagnostics import bulk_ess, r_hat, tail_ess
+from m3bayes.inference.diagnostics import bulk_ess, nested_r_hat, r_hat, tail_ess
 
 LARGEST_R_HAT = 1.01
 SMALLEST_ESS = 400.0
@@ -42,30 +42,35 @@ class Gate:
         return not self.notes
 
 
-def judge(draws: Draws, statistics: Mapping[str, np.ndarray]) -> Gate:
+def judge(draws: Draws, statistics: Mapping[str, np.ndarray], superchains: int = 0) -> Gate:
     """Judge ``draws`` {quantity: (chain, draw)} with the sampler's ``statistics`` {name: (chain, draw)}.
 
-    R-hat is rank-normalised and split (Vehtari et al. 2021); the tail ESS is the smaller of those of the
-    5 % and 95 % quantiles.
+    R-hat is rank-normalised and split (Vehtari et al. 2021), or nested where neighbouring chains make up
+    ``superchains``; the tail ESS is the smaller of those of the 5 % and 95 % quantiles.
     """
     quantities = {**draws, "lp": statistics["lp"]}
     stacked = np.stack([np.asarray(v, float) for v in quantities.values()])
     names = list(quantities)
-    r_hats, bulks, tails = r_hat(stacked), bulk_ess(stacked), tail_ess(stacked)
+    r_hats = nested_r_hat(stacked, superchains) if superchains else r_hat(stacked)
+    bulks, tails = bulk_ess(stacked), tail_ess(stacked)
     divergent = float(np.mean(statistics["diverging"]))
     energy = np.asarray(statistics["energy"])
     moves = (np.ptp(energy, axis=1) > 0) & (np.ptp(statistics["lp"], axis=1) > 0)
     e_bfmi = math.nan
     if moves.all():
-        e_bfmi = float(np.min(np.mean(np.diff(energy, axis=1) ** 2, axis=1) / np.var(energy, axis=1)))
+        jumps, spread = np.mean(np.diff(energy, axis=1) ** 2, axis=1), np.var(energy, axis=1)
+        if superchains:  # one short chain alone does not tell
+            jumps, spread = (each.reshape(superchains, -1).mean(axis=1) for each in (jumps, spread))
+        e_bfmi = float(np.min(jumps / spread))
 
+    which = "nested R-hat" if superchains else "R-hat"
     notes = []
     if not r_hats.max() <= LARGEST_R_HAT:  # also where it is NaN
         bad = _worst(names, r_hats, r_hats > LARGEST_R_HAT, largest=True)
         notes.append(
             Note(
                 "R_HAT",
-                f"chains disagree: R-hat is {_listed(bad, '.3f')}, at most {LARGEST_R_HAT} is wanted; "
+                f"chains disagree: {which} is {_listed(bad, '.3f')}, at most {LARGEST_R_HAT} is wanted; "
                 "run longer chains",
                 tuple(bad),
             )

@@ -25,6 +25,7 @@ from m3bayes.inference.data import bucket
 from m3bayes.inference.fit import fit
 from m3bayes.inference.noise import Noise
 from m3bayes.inference.posterior import Posterior
+from m3bayes.inference.precision import Precision
 from m3bayes.laws.law import Law
 from m3bayes.runs import Runs
 
@@ -68,6 +69,7 @@ class Settings:
     chains: int = 4
     warmup: int | None = None
     draws: int = 1000
+    precision: Precision = "float64"
 
 
 def each_fit[Result](
@@ -132,6 +134,7 @@ def _on_the_processor[Result](
         chains=settings.chains,
         warmup=settings.warmup,
         draws=settings.draws,
+        precision=settings.precision,
         allow="flagged",
         progress=False,
     )

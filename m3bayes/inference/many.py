@@ -25,6 +25,7 @@ from m3bayes.inference.fit import check_settings
 from m3bayes.inference.jobs import Device, Job, Outcome, Settings, each_fit
 from m3bayes.inference.noise import Noise, student_t
 from m3bayes.inference.posterior import Posterior
+from m3bayes.inference.precision import Precision, check_precision
 from m3bayes.laws.law import Law
 from m3bayes.laws.m3 import m3
 from m3bayes.runs import Runs
@@ -67,6 +68,7 @@ def fit_many(
     chains: int = 4,
     warmup: int | None = None,
     draws: int = 1000,
+    precision: Precision = "float64",
     constants: Mapping[str, float] | None = None,
     folder: Path | str | None = None,
     log_likelihood: bool = True,
@@ -78,9 +80,9 @@ def fit_many(
     """The posterior of a law given each of many tables; nothing that goes wrong with one stops the others.
 
     ``tables``   by name, or one after the other: then they are named "0", "1", ...
-    ``law``, ``noise``, ``seed``, ``chains``, ``warmup``, ``draws``, ``constants`` as for :func:`m3bayes.fit`, the
-                 same for all tables. Fits that miss the gate after all attempts are flagged, those that raise
-                 are failed
+    ``law``, ``noise``, ``seed``, ``chains``, ``warmup``, ``draws``, ``precision``, ``constants`` as for
+                 :func:`m3bayes.fit`, the same for all tables. Fits that miss the gate after all attempts are flagged,
+                 those that raise are failed
     ``folder``   keeps each posterior as it is finished, and out of memory: the same call goes on after a kill, with
                  more tables too. Tables whose fit failed are tried again
     ``log_likelihood``  False leaves out the log likelihood of every draw and run, which is most of a posterior (6
@@ -100,8 +102,9 @@ def fit_many(
     folder cannot be written.
     """
     law = m3() if law is None else law
-    settings = Settings(law, student_t() if noise is None else noise, chains, warmup, draws)
+    settings = Settings(law, student_t() if noise is None else noise, chains, warmup, draws, precision)
     check_settings(seed, chains, warmup, draws)
+    check_precision(precision)
     share = _share(process)
     kept = None if folder is None else _opened(folder, settings, seed, constants, log_likelihood)
     order: list[str] = []
@@ -208,6 +211,7 @@ def _opened(
             "chains": settings.chains,
             "warmup": settings.warmup,
             "draws": settings.draws,
+            "precision": settings.precision,
             "log_likelihood": log_likelihood,
         },
         "constants": dict(constants or {}),

@@ -15,8 +15,9 @@ from m3bayes.inference.noise import Noise, student_t
 from m3bayes.inference.pooled import Pooled, in_table_units
 from m3bayes.inference.pooled_model import PooledModel, Pooling, noise_of, noise_sites, spread_scales
 from m3bayes.inference.pooling import groups_of, pooled_constants, pooling_of, tables_of
+from m3bayes.inference.simulate import with_losses
 from m3bayes.laws.law import Law
-from m3bayes.runs import Runs, runs_from_frame
+from m3bayes.runs import Runs
 
 
 def simulate_pooled(
@@ -67,13 +68,10 @@ def simulate_pooled(
             measured = observation(plain, surface, own, table.arrays).sample(next(keys))
             loss[index[table.order]] = constants["L"] * np.exp(np.asarray(measured)[: len(index)])
         draws = in_table_units(law, scaled, constants) | {n: np.asarray(v) for n, v in scatter.items()}
-    runs = runs_from_frame(
-        design.frame().assign(loss=loss), unit_params=design.unit_params, unit_tokens=design.unit_tokens
-    )
     return Pooled(
         law=law,
         noise=noise,
-        runs=runs,
+        runs=with_losses(design, loss),
         by=pool,
         groups=groups,
         pooling=kinds,

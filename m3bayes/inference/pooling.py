@@ -19,6 +19,7 @@ import numpy as np
 
 from m3bayes.errors import FitError, NotConvergedError, Note, RunTableError, unique_notes
 from m3bayes.inference.data import Canonical, canonical
+from m3bayes.inference.diagnostics import superchains_of
 from m3bayes.inference.evaluation import PLAIN_SUMS
 from m3bayes.inference.fit import Attempt, escalated, key_words_of, next_starts, random_of, versions
 from m3bayes.inference.gate import judge
@@ -97,8 +98,9 @@ def fit_pooled(
         padded = [padded_to(table.arrays, max(len(t.arrays["y"]) for t in tables)) for table in tables]
         arrays, frame = find_pooled_mode(model, padded, random_of(seed, "mode"))
         space = pooled_coordinates(model)
-        spread = random_of(seed, "starts").standard_normal((chains, space.dim))
-        starts = frame.centre + spread @ frame.axes.T
+        superchains = superchains_of(chains, draws)
+        spread = random_of(seed, "starts").standard_normal((superchains or chains, space.dim))
+        starts = np.repeat(frame.centre + spread @ frame.axes.T, chains // len(spread), axis=0)
         for number, attempt in enumerate(attempts, start=1):
             label = "sampling" if number == 1 else f"sampling, attempt {number}"
             with bar(label, chains * (attempt.warmup + attempt.draws), progress) as report:
@@ -108,10 +110,10 @@ def fit_pooled(
                     warmup=attempt.warmup, draws=attempt.draws, target_accept=attempt.target_accept, report=report,
                 )  # fmt: skip
             read = read_pooled(model, arrays, ran)
-            gate = judge(judged(model, groups, read), statistics_of(ran))
+            gate = judge(judged(model, groups, read), statistics_of(ran), superchains)
             if gate.passed:
                 break
-            frame, starts = next_starts(ran)
+            frame, starts = next_starts(ran, superchains)
         notes = [*runs.notes, *identifiability_notes(runs, law), *group_notes(pool, groups, rows)]
         notes += [escalated(number, attempt, gate)] if number > 1 else []
         notes += [*gate.notes, *spread_notes(model, pool, read)]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from m3bayes.errors import M3BayesError, Note
-from m3bayes.inference.diagnostics import bulk_ess, mean_ess, r_hat, tail_ess
+from m3bayes.inference.diagnostics import bulk_ess, mean_ess, nested_r_hat, r_hat, superchains_of, tail_ess
 from m3bayes.inference.noise import Noise
 from m3bayes.laws.departing import departs
 from m3bayes.laws.law import Law
@@ -83,8 +83,9 @@ class Posterior:
 
         Columns: ``mean``, ``sd``, ``median``, ``lower`` and ``upper`` (equal-tailed, holding ``ci`` of the
         draws), ``ess_bulk``, ``ess_tail`` (smaller of the 5 and 95 % quantiles'), ``r_hat`` (rank-normalised,
-        split), ``mcse_mean``, ``unit``, ``meaning``. Not rounded. Diagnostics are NaN where there are too few
-        draws for them, r_hat also with one chain. Raises M3BayesError unless 0 < ci < 1.
+        split; nested where chains are many and short), ``mcse_mean``, ``unit``, ``meaning``. Not rounded.
+        Diagnostics are NaN where there are too few draws for them, r_hat also with one chain. Raises
+        M3BayesError unless 0 < ci < 1.
         """
         if not 0 < ci < 1:
             raise M3BayesError(f"ci is {ci}; give the share of draws in the interval, between 0 and 1, as .9")
@@ -94,6 +95,7 @@ class Posterior:
         lower, median, upper = np.quantile(flat, [(1 - ci) / 2, 0.5, (1 + ci) / 2], axis=1)
         described = [self.described(name) for name in quantities]
         sd = flat.std(axis=1, ddof=1)
+        superchains = superchains_of(draws.shape[1], int(self.settings.get("draws", draws.shape[2])))
         return pd.DataFrame(
             {
                 "mean": flat.mean(axis=1),
@@ -103,7 +105,7 @@ class Posterior:
                 "upper": upper,
                 "ess_bulk": bulk_ess(draws),
                 "ess_tail": tail_ess(draws),
-                "r_hat": r_hat(draws),
+                "r_hat": nested_r_hat(draws, superchains) if superchains else r_hat(draws),
                 "mcse_mean": sd / np.sqrt(mean_ess(draws)),
                 "unit": [unit for unit, _ in described],
                 "meaning": [meaning for _, meaning in described],

@@ -24,6 +24,7 @@ from numpyro.infer.util import ParamInfo
 
 from m3bayes.inference.coordinates import Coordinates
 from m3bayes.inference.evaluation import PLAIN_SUMS, Evaluate, evaluator
+from m3bayes.inference.precision import Precision, computing_in, rounded
 from m3bayes.inference.threads import one_a_thread
 
 CHUNK = 250
@@ -80,6 +81,7 @@ def sample(
     warmup: int,
     draws: int,
     target_accept: float,
+    precision: Precision = "float64",
     report: Callable[[int, int, int], None] = lambda chain, done, divergences: None,
     store: ChainStore | None = None,
 ) -> list[Chain]:
@@ -92,23 +94,31 @@ def sample(
     stopped = Event()
     compiled = _kernel(space, warmup)
     inside = _inside(evaluator(space, arrays), starts, frame)
+    fixed = rounded((dict(arrays), frame), precision)
 
     def run(chain: int) -> Chain:
-        start = ParamInfo(*(part[chain] for part in inside))
-        return _run_chain(
-            compiled, dict(arrays), frame, start, keys[chain], target_accept,
-            warmup, draws, lambda done, bad: report(chain, done, bad),
-            None if store is None else _ChainSlot(store, chain), stopped,
-        )  # fmt: skip
+        start = rounded(ParamInfo(*(part[chain] for part in inside)), precision)
+        with computing_in(precision):
+            return _run_chain(
+                compiled, *fixed, start, keys[chain], target_accept,
+                warmup, draws, lambda done, bad: report(chain, done, bad),
+                None if store is None else _ChainSlot(store, chain), stopped,
+            )  # fmt: skip
 
     return one_a_thread(run, range(len(keys)), stopped)
 
 
-def is_chain(space: Coordinates, saved: Mapping[str, np.ndarray], warmup: int, draws: int) -> bool:
+def is_chain(
+    space: Coordinates,
+    saved: Mapping[str, np.ndarray],
+    warmup: int,
+    draws: int,
+    precision: Precision = "float64",
+) -> bool:
     """Whether ``saved`` has the arrays that a chain of this length writes, of their shapes and kinds."""
     dim = space.dim
-    start = ParamInfo(np.zeros(dim), np.zeros(()), np.zeros(dim))
-    with jax.enable_x64(True):
+    start = rounded(ParamInfo(np.zeros(dim), np.zeros(()), np.zeros(dim)), precision)
+    with computing_in(precision):
         begin = _kernel(space, warmup).begin
         state = jax.tree.leaves(jax.eval_shape(begin, start, jax.random.key(0), 0.9))
         keys = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
@@ -127,14 +137,15 @@ def is_chain(space: Coordinates, saved: Mapping[str, np.ndarray], warmup: int, d
     )
 
 
-def prepare(space: Coordinates, arrays: Mapping, warmup: int) -> None:
+def prepare(space: Coordinates, arrays: Mapping, warmup: int, precision: Precision = "float64") -> None:
     """Compile what :func:`sample` needs, by a call that makes no transition; for a thread of its own."""
-    with jax.enable_x64(True):
-        compiled, dim = _kernel(space, warmup), space.dim
-        frame = Frame(np.zeros(dim), np.eye(dim))
-        start = ParamInfo(np.zeros(dim), np.zeros(()), np.zeros(dim))
+    compiled, dim = _kernel(space, warmup), space.dim
+    frame = Frame(np.zeros(dim), np.eye(dim))
+    start = ParamInfo(np.zeros(dim), np.zeros(()), np.zeros(dim))
+    start, frame, given = rounded((start, frame, dict(arrays)), precision)
+    with computing_in(precision):
         state = compiled.begin(start, jax.random.key(0), 0.9)
-        compiled.advance(state, dict(arrays), frame, 0.9, 0)
+        compiled.advance(state, given, frame, 0.9, 0)
 
 
 def _inside(evaluate: Evaluate, q: Float[np.ndarray, "chain dim"], frame: Frame) -> ParamInfo:
@@ -237,8 +248,8 @@ def _run_chain(
         if slot is not None:
             slot.store.write(slot.chain, _pack(state, done, qs, statistics))
         report(done, bad)
-    rows = np.concatenate(statistics)
-    return Chain(np.concatenate(qs), {name: rows[:, i] for i, name in enumerate(STATISTICS)})
+    qs, rows = (np.concatenate(parts).astype(float) for parts in (qs, statistics))
+    return Chain(qs, {name: rows[:, i] for i, name in enumerate(STATISTICS)})
 
 
 def _pack(state, done: int, qs, statistics) -> dict[str, np.ndarray]:

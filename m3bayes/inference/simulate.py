@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import numpyro
 from jax import Array
+from jaxtyping import Float
 
 from m3bayes.inference.data import canonical, to_table_units, unscale
 from m3bayes.inference.model import HANDLERS, model
@@ -30,7 +31,8 @@ class Simulation:
 def simulate(law: Law, design: Runs, key: Array, *, noise: Noise | None = None) -> Simulation:
     """Draw coefficients from the law's prior and losses for the recipes of ``design``.
 
-    The prior's references, median loss included, are those of ``design``. Losses so small or large that no
+    The prior's references, median loss included, are those of ``design``, and so is the standard error of log
+    loss where ``loss_se`` gives it. Losses so small or large that no
     table could hold them (not positive, not finite) do not occur under the shipped priors; a law of the
     user's that gives them raises RunTableError.
     """
@@ -47,6 +49,13 @@ def simulate(law: Law, design: Runs, key: Array, *, noise: Noise | None = None) 
     loss[table.order] = table.scale["loss"] * np.exp(log_loss[: len(design)])
     truth = {**to_table_units(law, c, table.scale), **{n: v for n, v in sites.items() if n not in c}}
     truth = {name: np.asarray(value) for name, value in truth.items()}
-    frame = design.frame().assign(loss=loss)
-    runs = runs_from_frame(frame, unit_params=design.unit_params, unit_tokens=design.unit_tokens)
-    return Simulation(runs, truth, table.constants(law))
+    return Simulation(with_losses(design, loss), truth, table.constants(law))
+
+
+def with_losses(design: Runs, loss: Float[np.ndarray, " run"]) -> Runs:
+    """The recipes of ``design`` with other losses, known to the same standard error of log loss."""
+    frame = design.frame()
+    if "loss_se" in frame:
+        frame["loss_se"] *= loss / frame["loss"]
+    frame["loss"] = loss
+    return runs_from_frame(frame, unit_params=design.unit_params, unit_tokens=design.unit_tokens)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from arviz_stats.base.array import array_stats
+from scipy.stats import norm, rankdata
 
-from m3bayes.inference.diagnostics import bulk_ess, mean_ess, r_hat, tail_ess
+from m3bayes.inference.diagnostics import bulk_ess, mean_ess, nested_r_hat, r_hat, superchains_of, tail_ess
 
 
 def autoregressive(chains: int, draws: int, coefficient: float, seed: int = 0) -> np.ndarray:
@@ -76,3 +77,49 @@ def test_what_cannot_be_told_is_nan():
     for measure in (r_hat, bulk_ess, tail_ess, mean_ess):
         assert list(np.isnan(measure(draws))) == [False, True, True]
         assert np.isnan(measure(draws[:1, :, :3])).all()
+
+
+def naive_nested_r_hat(draws: np.ndarray, superchains: int) -> float:
+    """Of one quantity, by the definitions of Margossian et al. 2024, on normal scores and folded ones."""
+
+    def of(values: np.ndarray) -> float:
+        scores = norm.ppf((rankdata(values) - 3 / 8) / (values.size + 1 / 4)).reshape(values.shape)
+        groups = np.split(scores, superchains)
+        means = [group.mean() for group in groups]
+        within = []
+        for group in groups:
+            chain_means = [chain.mean() for chain in group]
+            within.append(np.var(chain_means, ddof=1) + np.mean([np.var(chain, ddof=1) for chain in group]))
+        return np.sqrt(1 + np.var(means, ddof=1) / np.mean(within))
+
+    return max(of(draws), of(abs(draws - np.median(draws))))
+
+
+def test_nested_r_hat_is_as_defined():
+    quantities = np.stack([autoregressive(12, 9, 0.8), heavy_tailed(12, 9), sticky(12, 9), apart(12, 9)])
+    for superchains in (2, 4):
+        expected = [naive_nested_r_hat(draws, superchains) for draws in quantities]
+        np.testing.assert_allclose(nested_r_hat(quantities, superchains), expected, rtol=1e-9)
+
+
+def test_nested_r_hat_tells_short_chains_that_have_forgotten_their_start_from_those_that_have_not():
+    random = np.random.default_rng(2)
+    independent = random.normal(size=(50, 128, 32))
+    # the mean of 256 draws varies by 1/256 of their variance
+    assert np.median(nested_r_hat(independent, 16)) == pytest.approx(1 + 1 / 512, abs=5e-4)
+    correlated = np.stack([autoregressive(128, 32, 0.5, seed) for seed in range(20)])
+    assert (r_hat(correlated) > 1.01).all()  # chains so short are never alike one by one
+    assert (nested_r_hat(correlated, 16) < 1.01).all()
+    start = np.repeat(random.normal(size=(50, 16, 1)), 8, axis=1)
+    assert (nested_r_hat(independent + 0.3 * start, 16) > 1.01).all()
+    wider = np.repeat(np.exp(0.3 * random.normal(size=(50, 16, 1))), 8, axis=1)
+    assert (nested_r_hat(independent * wider, 16) > 1.01).all()
+    still = np.full((1, 32, 10), 0.3)
+    assert np.isnan(nested_r_hat(still, 16)).all() and np.isnan(nested_r_hat(still[:, :, :3], 16)).all()
+
+
+@pytest.mark.parametrize(
+    ("chains", "draws", "expected"), [(4, 50, 0), (31, 50, 0), (32, 199, 16), (128, 32, 16), (32, 200, 0)]
+)
+def test_which_chains_are_grouped(chains: int, draws: int, expected: int):
+    assert superchains_of(chains, draws) == expected

@@ -10,13 +10,13 @@ from m3bayes.inference.gate import judge, unidentified
 CHAINS, DRAWS = 4, 1000
 
 
-def sample(seed: int = 0):
+def sample(seed: int = 0, shape: tuple[int, int] = (CHAINS, DRAWS)):
     random = np.random.default_rng(seed)
-    draws = {name: random.normal(size=(CHAINS, DRAWS)) for name in ("alpha", "beta")}
+    draws = {name: random.normal(size=shape) for name in ("alpha", "beta")}
     statistics = {
-        "lp": random.normal(size=(CHAINS, DRAWS)),
-        "energy": random.normal(size=(CHAINS, DRAWS)),
-        "diverging": np.zeros((CHAINS, DRAWS), bool),
+        "lp": random.normal(size=shape),
+        "energy": random.normal(size=shape),
+        "diverging": np.zeros(shape, bool),
     }
     return draws, statistics
 
@@ -41,6 +41,17 @@ def test_a_chain_elsewhere_is_named():
     note = next(note for note in gate.notes if note.code == "R_HAT")
     assert note.about == ("beta",)
     assert "beta" in note.message
+
+
+def test_short_chains_are_judged_in_groups():
+    draws, statistics = sample(shape=(128, 32))
+    for draw in range(1, 32):
+        draws["beta"][:, draw] += 0.5 * draws["beta"][:, draw - 1]
+    assert "R_HAT" in codes(judge(draws, statistics))
+    assert judge(draws, statistics, superchains=16).passed
+    draws["beta"][:8] += 1.0  # those that started together
+    note = next(note for note in judge(draws, statistics, superchains=16).notes if note.code == "R_HAT")
+    assert note.about == ("beta",) and "nested R-hat" in note.message
 
 
 def test_disagreement_in_spread_alone_is_seen():

@@ -12,6 +12,7 @@ import pytest
 
 import m3bayes as m3
 from m3bayes.errors import FitError
+from m3bayes.inference import batched as batched_module
 from m3bayes.inference.batched_mode import descents, mode_of
 from m3bayes.inference.data import canonical
 from m3bayes.inference.mode import find_mode, prior_starts
@@ -83,6 +84,14 @@ def test_calibrations_go_through_batches_too(monkeypatch):
     assert not found.ranks.isna().any(axis=None) and list(found.ranks) == list(alone.ranks)
     # of 99 draws of two samples of one posterior; ranks of their own have sd 5 at most
     assert (abs(found.ranks - alone.ranks) < 5 * 5 * np.sqrt(2)).all(axis=None)
+
+
+def test_few_tables_are_not_filled_up_to_a_whole_batch(monkeypatch):
+    sizes = []
+    sample = batched_module._sample
+    monkeypatch.setattr(batched_module, "_sample", lambda *given: (sizes.append(given[-1]), sample(*given)))
+    m3.fit_many(tables(3), LAW, **SHORT, devices=jax.devices()[:1])
+    assert set(sizes) == {8}
 
 
 def test_a_batch_of_no_table_is_refused():

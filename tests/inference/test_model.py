@@ -75,6 +75,15 @@ def test_simulated_tables_have_the_losses_of_their_truth():
         assert made.constants["L"] == np.median(design["loss"])
 
 
+def test_standard_errors_are_of_the_simulated_losses():
+    design = runs()
+    found = simulate(m3(), design, jax.random.key(1), noise=normal(known=True)).runs
+    assert not np.allclose(found["loss"], design["loss"], rtol=0.1)
+    np.testing.assert_allclose(
+        found["loss_se"] / found["loss"], design["loss_se"] / design["loss"], rtol=1e-12
+    )
+
+
 def test_prior_surfaces_are_plausible():
     """laws.md: L / L0 has 5-95 % of about .4 to 2-4 over simulated designs."""
     design = simulated.measured(chinchilla(), simulated.CHINCHILLA, simulated.monolingual(40))

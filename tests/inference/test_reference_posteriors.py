@@ -23,10 +23,10 @@ def kept(name: str) -> dict:
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def disagreements(name: str, law: Law) -> dict[str, float]:
+def disagreements(name: str, law: Law, **settings) -> dict[str, float]:
     """{quantity statistic: difference of a fit of ``law`` to the reference, in standard errors of the difference}"""
     runs = table(name)
-    post = fit(runs, law, noise=REFERENCES[name].noise, seed=1, draws=2000, progress=False)
+    post = fit(runs, law, noise=REFERENCES[name].noise, seed=1, **{"draws": 2000, **settings}, progress=False)
     mine = statistics(compared(law, post.quantities, post.constants, runs))
     found = {}
     for quantity, row in kept(name)["posterior"].items():
@@ -36,8 +36,8 @@ def disagreements(name: str, law: Law) -> dict[str, float]:
     return found
 
 
-def outside(name: str, law: Law) -> dict[str, float]:
-    return {which: z for which, z in disagreements(name, law).items() if abs(z) > BOUND}
+def outside(name: str, law: Law, **settings) -> dict[str, float]:
+    return {which: z for which, z in disagreements(name, law, **settings).items() if abs(z) > BOUND}
 
 
 def with_prior(law: Law, name: str, prior: dist.Distribution) -> Law:
@@ -59,6 +59,15 @@ def test_reference_is_sound_and_belongs_to_its_table(name: str):
 @pytest.mark.parametrize("name", REFERENCES)
 def test_fit_agrees(name: str):
     assert outside(name, REFERENCES[name].law) == {}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_fit_in_float32_agrees(name: str):
+    assert outside(name, REFERENCES[name].law, precision="float32") == {}
+
+
+def test_many_short_chains_agree():
+    assert outside("chinchilla", REFERENCES["chinchilla"].law, chains=128, draws=64) == {}
 
 
 def test_a_prior_1_3_times_too_wide_is_caught():
