@@ -72,7 +72,8 @@ def run(arguments: Namespace) -> int:
         )
         print(f"{headline(post)}\n\n{section(title, frame_table(result.table))}")
         said = f"{exponent.median:.3g} ({exponent.lower:.3g} to {exponent.upper:.3g})"
-        print(f"compute at the crossover grows as params to the power {said}")
+        if result.table["never"].to_numpy().min() < 1:
+            print(f"compute at the crossover grows as params to the power {said}")
         notes(result.notes)
     if arguments.figure is not None:
         message(f"wrote {arguments.figure}")

@@ -127,7 +127,10 @@ def kinds(text: str) -> dict[str, str]:
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(name.strip() and kind.strip() in KINDS for name, _, kind in pairs):
         raise ArgumentTypeError(f"expected NAME=KIND, KIND one of {', '.join(KINDS)}, got {text!r}")
-    return {name.strip(): kind.strip() for name, _, kind in pairs}
+    found = {name.strip(): kind.strip() for name, _, kind in pairs}
+    if len(found) < len(pairs):
+        raise ArgumentTypeError(f"a coefficient is given twice in {text!r}; give it once")
+    return found
 
 
 def _run_pooled(arguments: Namespace, runs: Runs, law: Law) -> int:

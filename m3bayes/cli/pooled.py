@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
+from m3bayes.cli import summary
 from m3bayes.cli.options import add_ci, add_json, check_figure, check_out
 from m3bayes.cli.show import frame_table, json_text, message, notes, section
 from m3bayes.errors import M3BayesError
@@ -13,7 +14,8 @@ from m3bayes.inference.pooled_storage import load_pooled
 
 DESCRIPTION = """\
 What `m3bayes fit --pool COLUMN` found: how much each coefficient differs between groups, and with --group the
-posterior of one group, with --new that of a group without runs, as a file that all other commands take.
+posterior of one group, with --new that of a group without runs, as a file that all other commands take; its
+coefficients are then shown instead.
 """
 
 
@@ -29,7 +31,8 @@ def add(commands) -> None:
     one.add_argument(
         "--new",
         action="store_true",
-        help="write the posterior of a group without runs to --out, which is then needed",
+        help="write the posterior of a group without runs to --out, which is then needed: its partially pooled "
+        "coefficients come from the spread between groups, free ones keep the prior",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="posterior file to write (netCDF)")
     parser.add_argument(
@@ -47,10 +50,12 @@ def run(arguments: Namespace) -> int:
     check_out(arguments.out, arguments.pooled)
     check_figure(arguments.figure, arguments.pooled)
     pooled = load_pooled(arguments.pooled)
-    if arguments.out is not None:
+    if arguments.out is None:
+        show(pooled, arguments)
+    else:
         post = pooled.new_group() if arguments.new else pooled.of(str(arguments.group))
         post.save(arguments.out)
-    show(pooled, arguments)
+        summary.show(post, arguments)
     if arguments.figure is not None:
         from m3bayes.plots.pooled import pooled_coefficients
         from m3bayes.plots.style import save_figure
@@ -67,7 +72,7 @@ def show(pooled: Pooled, arguments: Namespace) -> None:
     between = pooled.between(arguments.ci).reset_index()
     counts = {group: sum(str(value) == group for value in pooled.runs[pooled.by]) for group in pooled.groups}
     if arguments.json:
-        summary = pooled.summary(arguments.ci).reset_index()
+        coefficients = pooled.summary(arguments.ci).reset_index()
         told = {
             "law": pooled.law.name,
             "options": pooled.law.options,
@@ -77,7 +82,7 @@ def show(pooled: Pooled, arguments: Namespace) -> None:
             "verdict": pooled.verdict,
             "ci": arguments.ci,
             "between": between.to_dict("records"),
-            "summary": summary.to_dict("records"),
+            "summary": coefficients.to_dict("records"),
             "notes": pooled.notes,
             "settings": pooled.settings,
         }

@@ -6,6 +6,7 @@ from argparse import Namespace
 
 from m3bayes.cli.options import add_ci, add_json, add_posterior
 from m3bayes.cli.show import frame_table, json_text, notes
+from m3bayes.inference.pooled import of_pooled
 from m3bayes.inference.posterior import Posterior
 from m3bayes.inference.storage import load
 
@@ -38,16 +39,19 @@ def show(post: Posterior, arguments: Namespace) -> None:
         return
     print(f"{headline(post)}\n")
     print(frame_table(frame[list(SHOWN)]))
-    notes(post.notes)
+    said = of_pooled(post)  # in the headline
+    notes([note for note in post.notes if note not in said])
 
 
 def headline(post: Posterior) -> str:
     draws = next(iter(post.draws.values()))
     chains, kept = draws.shape[:2]
-    return (
-        f"{post.law.name} on {len(post.runs)} runs of {post.runs.name}: {post.verdict}, "
-        f"{chains} chains x {kept} draws\nintervals hold {post.intervals}"
-    )
+    lines = [
+        f"{post.law.name} on {len(post.runs)} runs of {post.runs.name}: {post.verdict}, {chains} chains x {kept} draws",
+        *(note.message for note in of_pooled(post)),
+        f"intervals hold {post.intervals}",
+    ]
+    return "\n".join(lines)
 
 
 def describe(post: Posterior) -> dict:

@@ -38,13 +38,14 @@ from jaxtyping import Float
 from numpy.polynomial.legendre import legvander
 from scipy import linalg, special
 
-from m3bayes.errors import Note
+from m3bayes.errors import FitError, Note
 from m3bayes.evaluation.observed import Observed, above, below, log_density, observed, weights
 from m3bayes.evaluation.uniformity import p_value, smallest_tail
 from m3bayes.inference.coordinates import sample_prior
 from m3bayes.inference.data import canonical
 from m3bayes.inference.model import log_surface, site_priors
 from m3bayes.inference.noise import Noise, student_t
+from m3bayes.inference.pooled import NO_RUNS
 from m3bayes.inference.posterior import Posterior, thinned
 from m3bayes.laws.law import RECIPE_COLUMNS, Law
 from m3bayes.runs import Runs
@@ -90,7 +91,12 @@ class _Test:
 
 
 def check(post: Posterior, *, seed: int = 0) -> Check:
-    """Check a posterior against its own runs; ``seed`` is that of the simulated residuals."""
+    """Check a posterior against its own runs; ``seed`` is that of the simulated residuals.
+
+    Raises FitError for a group without runs (:meth:`m3bayes.Pooled.new_group`).
+    """
+    if any(note.code == NO_RUNS for note in post.notes):
+        raise FitError("the posterior is of a group without runs, and there is nothing to check it against")
     runs = post.runs.select(weights(post) > 0)
     post = replace(thinned(post, MOST_DRAWS), runs=runs)
     random = np.random.default_rng(seed)

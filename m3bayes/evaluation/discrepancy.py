@@ -80,7 +80,7 @@ def discrepancy(
     if departs(post.law):
         raise M3BayesError("the posterior has a discrepancy already; give the one it was made from")
     if scale is None:
-        refuse_pooled(post, "its runs alone cannot say how far the law fails; give scale, as .04")
+        refuse_pooled(post, "its runs alone cannot say how far the law fails: give scale, as .04, or")
     if scale is not None and not 0 < scale < np.inf:
         raise M3BayesError(f"scale is {scale}; give a standard deviation of log loss above 0, as .04")
     law = departing(post.law, _edges(post.runs))

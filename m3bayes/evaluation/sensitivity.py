@@ -74,7 +74,7 @@ def sensitivity(
                     same prior and ``draws`` a chain (default: as many as before). Takes a fit a value.
     Raises RunTableError where the table has no such column, FitError for a posterior of a pooled fit.
     """
-    refuse_pooled(post, "its prior is not that of the law")
+    refuse_pooled(post, "its prior is not that of the law;")
     quantities = {} if quantities is None else quantities
     followed = _followed(post, quantities)
     table = _power_scaling(post, followed)

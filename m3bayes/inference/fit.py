@@ -153,6 +153,8 @@ def fit(
     check_settings(seed, chains, warmup, draws)
     check_precision(precision)
     if pool is not None:
+        if not isinstance(pool, str):
+            raise FitError(f'pool is {pool!r}; give the name of one column, as "language"')
         if precision != "float64":
             raise FitError("a pooled fit is made in float64: leave out precision, or pool")
         if checkpoint is not None:

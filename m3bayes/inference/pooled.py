@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -64,7 +65,7 @@ class Pooled:
         if group not in self.groups:
             raise FitError(
                 f"no run has {self.by} {group!r}; the fit has {', '.join(self.groups)}; "
-                "new_group() stands for one without runs"
+                "one without runs is new_group(), or --new on the command line"
             )
         index = self.groups.index(group)
         rows = np.array([str(value) == group for value in self.runs[self.by]])
@@ -81,10 +82,15 @@ class Pooled:
         return self._posterior(self.runs.select(rows), draws, likelihood, told)
 
     def new_group(self, seed: int = 0) -> Posterior:
-        """The posterior of a group without runs: coefficients drawn from the spread between groups.
+        """The posterior of a group without runs.
 
-        Its ``runs``, from which extrapolation is counted, are those of all groups.
+        Partially pooled coefficients are drawn from the spread between groups, shared ones are as they are. Free ones,
+        which floors and scales are by default, are drawn from the law's prior, and make its losses far wider than
+        groups differ; the note NO_RUNS names them. Its ``runs``, from which extrapolation is counted, are those of
+        all groups. FitError for a seed that is no whole number.
         """
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise FitError(f"seed is {seed!r}; give a whole number, at least 0")
         random = np.random.default_rng(seed)
         shape = next(iter(self.draws.values())).shape[:2]
         scaled: dict[str, np.ndarray] = {}
@@ -104,13 +110,30 @@ class Pooled:
         if draws["sigma"].ndim == 3:
             any_group = random.integers(len(self.groups), size=(*shape, 1))
             draws["sigma"] = np.take_along_axis(draws["sigma"], any_group, axis=2)[..., 0]
-        told = Note(
-            NO_RUNS,
-            f"a {self.by} without runs: its coefficients are drawn from the spread between {len(self.groups)} "
-            "others",
-            (self.by,),
+        return self._posterior(self.runs, draws, None, self._no_runs())
+
+    def _no_runs(self) -> Note:
+        def listed(kind: Pooling) -> str:
+            return ", ".join(name for name, its in self.pooling.items() if its == kind)
+
+        parts = []
+        if partial := listed("partial"):
+            parts.append(f"{partial} drawn from the spread between {len(self.groups)} others")
+        if shared := listed("shared"):
+            parts.append(f"{shared} shared with them")
+        if free := listed("free"):
+            parts.append(
+                f"{free}, free in the fit, as wide as the prior: pool them partially to have them from others"
+            )
+        return Note(NO_RUNS, f"a {self.by} without runs: {'; '.join(parts)}", (self.by,))
+
+    @property
+    def coefficients(self) -> NoReturn:
+        """Those of one group are what predictions and decisions need: FitError."""
+        raise FitError(
+            f"this is a pooled fit of {len(self.groups)} groups; take the posterior of one, as "
+            f".of({self.groups[0]!r}), or of one without runs, .new_group()"
         )
-        return self._posterior(self.runs, draws, None, told)
 
     def summary(self, ci: float = 0.9) -> pd.DataFrame:
         """One row a coefficient and group, in the table's units: the columns of :meth:`m3bayes.Posterior.summary`."""
@@ -173,8 +196,13 @@ HALF_NORMAL_MEDIAN = 0.6744897501960817
 
 def refuse_pooled(post: Posterior, why: str) -> None:
     """Raise FitError where a posterior is one group's of a pooled fit, whose prior is what the others say."""
-    if any(note.code in (ONE_GROUP, NO_RUNS) for note in post.notes):
-        raise FitError(f"the posterior is one of a pooled fit: {why}; fit its runs without pool")
+    if of_pooled(post):
+        raise FitError(f"the posterior is one of a pooled fit: {why} fit its runs without pool")
+
+
+def of_pooled(post: Posterior) -> tuple[Note, ...]:
+    """The notes that say which group of a pooled fit a posterior is of, none for others."""
+    return tuple(note for note in post.notes if note.code in (ONE_GROUP, NO_RUNS))
 
 
 def in_table_units(law: Law, scaled: Draws, constants: Mapping[str, float]) -> dict[str, np.ndarray]:

@@ -53,6 +53,8 @@ def pooling_of(law: Law, pooling: Mapping[str, Pooling] | None = None) -> dict[s
     result: dict[str, Pooling] = {
         c.name: "shared" if c.repeated else "free" if c.of_loss else "partial" for c in law.coefficients
     }
+    if not isinstance(pooling, Mapping | None):
+        raise FitError(f'pooling is {pooling!r}; give kinds by coefficient, as {{"E": "partial"}}')
     for name, kind in (pooling or {}).items():
         if name not in result:
             raise FitError(f"pooling names {name!r}, but law {law.name} has {', '.join(result)}")
@@ -154,7 +156,8 @@ def fit_pooled(
 
 
 def groups_of(runs: Runs, pool: str) -> tuple[tuple[str, ...], tuple[np.ndarray, ...]]:
-    """The values of a column, sorted, and the rows of each. Raises RunTableError for blanks and fewer than two."""
+    """The values of a column, sorted, and the rows of each. Raises RunTableError for blanks, fewer than two, and
+    another one in every row."""
     labels = [str(value) for value in runs[pool]]
     for row, label in enumerate(labels):
         if label in ("", "nan"):
@@ -166,6 +169,11 @@ def groups_of(runs: Runs, pool: str) -> tuple[tuple[str, ...], tuple[np.ndarray,
         raise RunTableError(
             f"{runs.name}: column {pool} is {labels[0]!r} in every row, expected at least two values to pool: "
             "fit without pool"
+        )
+    if len(groups) == len(labels):
+        raise RunTableError(
+            f"{runs.name}: column {pool} has another value in each of {len(labels)} rows, expected groups of several "
+            "runs: pool by another column"
         )
     return groups, tuple(np.flatnonzero([label == group for label in labels]) for group in groups)
 
@@ -291,5 +299,6 @@ def spread_notes(model: PooledModel, pool: str, read: Mapping[str, np.ndarray]) 
             names.append(name)
     if not names:
         return ()
-    message = f"the runs say next to nothing about how much {', '.join(names)} differ by {pool}"
+    verb = "differs" if len(names) == 1 else "differ"
+    message = f"the runs say next to nothing about how much {', '.join(names)} {verb} by {pool}"
     return (Note("SPREAD_FROM_PRIOR", message, tuple(names)),)

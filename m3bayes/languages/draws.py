@@ -22,7 +22,7 @@ def coefficients_of(post: Posterior, full: Law) -> dict[str, Float[np.ndarray, "
     """
     if post.law.name != full.name:
         raise LawError(
-            f"the posterior is of law {post.law.name}; expected {full.name}: fit(runs, law=laws.{full.name}())"
+            f"the posterior is of law {post.law.name}; expected one of law {full.name}: fit that to the runs"
         )
     found = post.coefficients
     if missing := [name for name in ("A", "B") if name not in found]:
@@ -33,9 +33,12 @@ def coefficients_of(post: Posterior, full: Law) -> dict[str, Float[np.ndarray, "
 
 def positive_values(name: str, values: Numbers) -> Float[np.ndarray, " value"]:
     """One value or several, as an array. Raises M3BayesError unless all are finite and above 0."""
-    array = np.atleast_1d(np.asarray(values, float))
+    try:
+        array = np.atleast_1d(np.asarray(values, float))
+    except (TypeError, ValueError):
+        array = np.empty(0)
     if array.ndim != 1 or not array.size or not (np.isfinite(array) & (array > 0)).all():
-        raise M3BayesError(f"{name} is {values}; expected finite numbers above 0")
+        raise M3BayesError(f"{name} is {values!r}; expected finite numbers above 0")
     return array
 
 

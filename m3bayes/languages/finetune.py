@@ -138,7 +138,8 @@ def _notes(table: pd.DataFrame, runs: Runs, tokens_range: tuple[float, float]) -
     low, high = span(runs["params"])
     far = (low > N) | (high < N)
     if far.any():
-        message = f"params {_listed(N[far])} lie outside the runs' {low:.4g} to {high:.4g}"
+        verb = "lies" if far.sum() == 1 else "lie"
+        message = f"params {_listed(N[far])} {verb} outside the runs' {low:.4g} to {high:.4g}"
         notes.append(Note("EXTRAPOLATION", message, ("params",)))
     never, outside = float(table["never"].to_numpy().max()), table["outside"].to_numpy()
     if never > WORTH_SAYING:
@@ -147,12 +148,13 @@ def _notes(table: pd.DataFrame, runs: Runs, tokens_range: tuple[float, float]) -
             "training from scratch never overtakes"
         )
         notes.append(Note("NEVER_CROSSES", message, ("rho",)))
-    if (outside > WORTH_SAYING).any():
+    elsewhere = outside - table["never"].to_numpy() > WORTH_SAYING
+    if elsewhere.any():
         least, most = tokens_range
         measured = f"the {least:.4g} to {most:.4g} tokens" if least <= most else "what little"
         message = (
             f"the crossover is not within {measured} that both kinds of runs were trained on in up to "
-            f"{outside.max():.0%} of the draws, at params {_listed(N[outside > WORTH_SAYING])}"
+            f"{outside[elsewhere].max():.0%} of the draws, at params {_listed(N[elsewhere])}"
         )
         notes.append(Note("CROSSOVER_OUTSIDE", message, ("target_tokens",)))
     return notes

@@ -58,6 +58,8 @@ def transfer_matrix(posts: Posteriors, *, ci: Number = 0.9) -> TransferMatrix:
     without the coefficient, M3BayesError for a pair that is given twice.
     """
     check_share(ci)
+    if not isinstance(posts, Mapping):
+        raise M3BayesError(f"posteriors are {type(posts).__name__}; expected {{target: posterior}}")
     draws: dict[Pair, np.ndarray] = {}
     notes: list[Note] = []
     for key, post in posts.items():

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from m3bayes.decision.regret import Interval, interval
-from m3bayes.errors import Note
+from m3bayes.errors import M3BayesError, Note
 from m3bayes.inference.posterior import Posterior
 from m3bayes.languages.draws import (
     Number,
@@ -66,8 +66,12 @@ def equal_loss(post: Posterior, times: Numbers = 4, *, ci: Number = 0.9) -> Equa
     size, tokens = c["phi"] / c["alpha"], 1 + c["psi"] / c["beta"]
     exponents = dict(zip(QUANTITIES, (size, tokens, size + tokens), strict=True))
     table = {"times": rho}
-    for name, exponent in exponents.items():
-        table |= banded(name, rho ** exponent[:, None], ci)
+    with np.errstate(over="ignore"):
+        factors = {name: rho ** exponent[:, None] for name, exponent in exponents.items()}
+    for name, factor in factors.items():
+        if not np.isfinite(factor).all():
+            raise M3BayesError(f"times is {times!r}: the factor of {name} is beyond all numbers; give fewer")
+        table |= banded(name, factor, ci)
     about = {"alpha", "beta", "phi", "psi"}
     kept = [note for note in post.notes if about & set(note.about)]
     return EqualLoss(

@@ -122,6 +122,8 @@ def recommend_sources(
     says of the worths tau. Raises LawError for another law, RecipeError for what cannot be asked, InfeasibleError
     naming the constraints that exclude each other.
     """
+    if not isinstance(unique_tokens, Mapping):
+        raise RecipeError(f"unique_tokens is {unique_tokens!r}; expected {{source: tokens there are of it}}")
     check_numbers(
         ci=ci, source_epochs=source_epochs, **{f"unique_tokens {s}": n for s, n in unique_tokens.items()}
     )

@@ -37,6 +37,8 @@ from m3bayes.runs import Runs
 
 # sigma is sought between d over this and d times this: first on a grid, then by halving its steps
 SPAN, STEPS, HALVINGS = 1e6, 56, 40
+# of log loss: where twice the tokens save less, rounding would say how many are needed
+LEAST_GAIN = 1e-12
 # values that other columns of a law have in the monolingual and the bilingual model
 OTHERS = {"first_ratio": (np.nan, np.nan), "languages": (1.0, 2.0), "continued": (0.0, 0.0)}
 
@@ -107,6 +109,13 @@ def transfer_score(
     wanted = _losses(post.law, c_1, N, source, bilingual=False)
     needed = _losses(other.law, c_2, N, source, bilingual=True)
     draws = len(next(iter(c_1.values())))
+    for value in d:
+        now, later = (wanted(np.full(draws, times * value)) for times in (1.0, 2.0))
+        if (abs(now - later) < LEAST_GAIN).mean() > 0.05:
+            raise M3BayesError(
+                f"tokens is {value:g}: with so many the loss no longer changes; give fewer, the runs have up to "
+                f"{post.runs.target_tokens_seen.max():.4g}"
+            )
     sigma = np.stack([_first_reached(needed, wanted(np.full(draws, value)), value) for value in d], axis=1)
     scores = 2 - sigma / d
     table = pd.DataFrame(
@@ -192,7 +201,7 @@ def _check_columns(law: Law, source: str | None) -> None:
     sources = sources_of(law) if law.options.get("sources") else ()
     if sources and source not in sources:
         raise LawError(
-            f"law {law.name} has sources {', '.join(sources)} and source is {source!r}; expected one of them"
+            f"law {law.name} has sources {', '.join(sources)} and source is {source!r}; give one of them as source"
         )
     known = (*RECIPE_COLUMNS, *OTHERS, *(f(s) for s in sources for f in (tokens_of, unique_tokens_of)))
     if strange := [name for name in law.columns if name not in known]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from m3bayes.languages.draws import span
 from m3bayes.languages.finetune import Crossover
 from m3bayes.languages.matrix import TransferMatrix
 from m3bayes.languages.multilinguality import EqualLoss, published_equal_loss
@@ -70,16 +71,20 @@ def crossover_line(result: Crossover, runs: Runs) -> Figure:
     figure = new_figure(8.0, 4.0)
     left, right = figure.subplots(1, 2, sharex=True)
     N = result.table["params"].to_numpy()
+    smallest, largest = span(runs["params"])
+    measured = (smallest <= N) & (largest >= N)
     flops = 6 * N * runs.unit_params * runs.unit_tokens
     sides, found = ((0.95, "from scratch is better"), (0.05, "the checkpoint is better")), result.exponent
+    crosses = True
     title = f"C* grows as N^{found.median:.3g} ({found.lower:.3g} to {found.upper:.3g})"
     if np.all(result.table["never"].to_numpy() == 1):  # there is no line that they are the sides of
-        sides, title = ((0.5, "the checkpoint is better in every draw"),), ""
+        sides, title, crosses = ((0.5, "the checkpoint is better in every draw"),), "", False
     for axes, name, unit in ((left, "tokens", np.ones(len(N))), (right, "compute", flops)):
         tidy(axes)
-        _band(axes, N, result.table, name, BLUE, f"{percent(result.ci)} of the draws")
-        drawn = result.table[name].replace(np.inf, np.nan)
-        axes.plot(N, drawn, color=BLUE, linewidth=1.8, label="crossover, median")
+        if crosses:
+            _band(axes, N, result.table, name, BLUE, f"{percent(result.ci)} of the draws")
+            drawn = result.table[name].replace(np.inf, np.nan)
+            axes.plot(N, drawn, color=BLUE, linewidth=1.8, label="crossover, median")
         least, most = (end * unit for end in result.tokens_range)
         shown = np.concatenate(
             [*(result.table[c] for c in (name, f"{name}_lower", f"{name}_upper")), least, most]
@@ -88,8 +93,11 @@ def crossover_line(result: Crossover, runs: Runs) -> Figure:
         low, high = (shown.min() / 3, shown.max() * 3) if len(shown) else (1.0, 10.0)
         label: str | None = "not measured both ways"
         for ends in ((low, np.minimum(least, high)), (np.maximum(most, low), high)):
-            axes.fill_between(N, *ends, color=GREY, alpha=BAND, linewidth=0, label=label)
+            axes.fill_between(N, *ends, where=measured, color=GREY, alpha=BAND, linewidth=0, label=label)
             label = None
+        for ends in ((N.min() / 1.1, smallest), (largest, N.max() * 1.1)):
+            if ends[0] < ends[1]:
+                axes.axvspan(*ends, color=GREY, alpha=BAND, linewidth=0)
         axes.set_ylim(low, high)
         axes.set_xlim(N.min() / 1.1, N.max() * 1.1)
         for place, said in sides:
@@ -142,16 +150,16 @@ def transfer_heat_map(result: TransferMatrix) -> Figure:
     pair was not measured."""
     tau, lower, upper = (result.matrix(f"tau{end}") for end in ("", "_lower", "_upper"))
     targets, sources = (list(names) for names in (tau.index, tau.columns))
-    figure = new_figure(1.1 * len(sources) + 2.2, 0.6 * len(targets) + 1.6)
+    figure = new_figure(max(1.3 * len(sources), 2.6) + 2.2, max(0.6 * len(targets), 1.8) + 1.6)
     axes = figure.subplots()
     values = tau.to_numpy()
     edge = max(0.1, float(np.nanmax(np.abs(values))))
     # red and blue differ to readers who do not tell red from green
     image = axes.imshow(values, cmap="RdBu", vmin=-edge, vmax=edge, aspect="auto")
     for row, column in zip(*np.nonzero(np.isfinite(values)), strict=True):
-        ends = f"{lower.iat[row, column]:.2f} to {upper.iat[row, column]:.2f}"
+        ends = f"{lower.iat[row, column]:.2g} to {upper.iat[row, column]:.2g}"
         axes.text(
-            column, row, f"{values[row, column]:.2f}\n{ends}", ha="center", va="center", fontsize=8,
+            column, row, f"{values[row, column]:.2g}\n{ends}", ha="center", va="center", fontsize=8,
             color="white" if abs(values[row, column]) > 0.6 * edge else BLACK,
         )  # fmt: skip
     axes.set_xticks(range(len(sources)), sources, fontsize=9)
@@ -165,8 +173,8 @@ def transfer_heat_map(result: TransferMatrix) -> Figure:
     for side in axes.spines.values():
         side.set_visible(False)
     bar = figure.colorbar(image, ax=axes)
-    bar.set_label("worth of a source token [target tokens]", fontsize=9)
-    axes.set_title(f"medians and {percent(result.ci)} intervals; blue helps, red harms", fontsize=9)
+    bar.set_label("worth of a source token\n[target tokens]", fontsize=9)
+    figure.suptitle(f"medians and {percent(result.ci)} intervals; blue helps, red harms", fontsize=9)
     return figure
 
 

@@ -158,8 +158,8 @@ def test_sources_of_a_law_are_named_on_the_command_line(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (["multilinguality", "PASSED"], "of law m3; expected multilingual"),
-        (["crossover", "PASSED", "--params", "1e8"], "expected continued"),
+        (["multilinguality", "PASSED"], "of law m3; expected one of law multilingual"),
+        (["crossover", "PASSED", "--params", "1e8"], "expected one of law continued"),
         (["crossover", "PASSED"], "--params"),
         (["crossover", "PASSED", "--params", "1e8,x"], "expected a number above 0, got 'x'"),
         (["transfer", "PASSED", "--tokens", "1e6", "--figure", "scores.txt"], "expected a name that ends in"),

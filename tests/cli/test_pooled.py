@@ -55,9 +55,22 @@ def test_one_group_as_a_posterior_of_its_own(fitted, tmp_path, capsys):
     out, figure = tmp_path / "aa.nc", tmp_path / "groups.png"
     assert main(["pooled", str(fitted), "--group", "aa", "--out", str(out), "--figure", str(figure)]) == 0
     assert len(m3.load(out).runs) == 40 and figure.stat().st_size > 1000
+    said = capsys.readouterr().out
+    assert (
+        "on 40 runs" in said
+        and "aa: 40 runs, fitted together with those of 1 other" in said
+        and "beta" in said
+    )
     assert main(["pooled", str(fitted), "--new", "--out", str(tmp_path / "new.nc")]) == 0
     assert "NO_RUNS" in [note.code for note in m3.load(tmp_path / "new.nc").notes]
-    capsys.readouterr()
+    said = capsys.readouterr().out
+    assert said.count("a language without runs: ") == 1 and "beta shared with them" in said
+    recipes = tmp_path / "recipes.csv"
+    recipes.write_text("params,target_tokens,epochs\n1e8,1e9,2\n", encoding="utf-8")
+    assert main(["predict", str(tmp_path / "new.nc"), str(recipes), "--allow", "flagged"]) == 0
+    assert "a language without runs: " in capsys.readouterr().out
+    assert main(["check", str(tmp_path / "new.nc")]) == 2
+    assert "nothing to check it against" in capsys.readouterr().err
     assert (
         main(["recommend", str(out), "--compute", "1e19", "--target-tokens", "1e9", "--allow", "flagged"])
         == 0
@@ -82,6 +95,10 @@ def test_what_is_refused(fitted, table, tmp_path, capsys):
         (
             ["fit", table, "--pool", "language", "--pooling", "beta=both", "--out", tmp_path / "x.nc"],
             "NAME=KIND",
+        ),
+        (
+            ["fit", table, "--pool", "language", "--pooling", "E=free,E=shared", "--out", tmp_path / "x.nc"],
+            "a coefficient is given twice",
         ),
     ):
         assert main([str(word) for word in words]) == 2

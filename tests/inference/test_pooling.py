@@ -229,7 +229,14 @@ def test_a_group_with_three_runs_leans_on_the_others(truth, pooled):
 def test_a_new_group_is_as_uncertain_as_the_spread_says(pooled):
     post = pooled.new_group(seed=1)
     known = pooled.of("aa")
-    assert {note.code for note in post.notes} >= {"NO_RUNS"}
+    (note,) = (note for note in post.notes if note.code == "NO_RUNS")
+    kinds = [
+        [name for name, kind in pooled.pooling.items() if kind == which] for which in ("partial", "free")
+    ]
+    for names, said in zip(
+        kinds, ("drawn from the spread", "free in the fit, as wide as the prior"), strict=True
+    ):
+        assert not names or f"{', '.join(names)}{', ' if 'free' in said else ' '}{said}" in note.message
     for name in ("alpha", "beta"):
         theta = np.asarray(biject_to(post.law[name].prior.support).inv(post.draws[name]))
         expected = np.hypot(pooled.means[name].std(), np.sqrt((pooled.spreads[name] ** 2).mean()))
@@ -237,6 +244,18 @@ def test_a_new_group_is_as_uncertain_as_the_spread_says(pooled):
         assert post.draws[name].std() > known.draws[name].std()
     best = m3.recommend(post, compute=1e19, target_tokens=1e9)
     assert np.isfinite(best.loss.mean)
+    with pytest.raises(m3.FitError, match="a group without runs, and there is nothing to check it against"):
+        m3.check(post)
+    for seed in (-1, 1.5, True):
+        with pytest.raises(m3.FitError, match="seed is"):
+            inspect.unwrap(type(pooled).new_group)(pooled, seed)
+
+
+def test_a_pooled_fit_itself_predicts_nothing_and_says_what_does(pooled):
+    with pytest.raises(
+        m3.FitError, match=r"pooled fit of \d groups; take the posterior of one, as .of\('aa'\)"
+    ):
+        _ = pooled.coefficients
 
 
 def test_shared_and_free_coefficients(truth):
@@ -286,6 +305,12 @@ def test_what_a_fit_cannot_pool(truth):
         inspect.unwrap(pooling_of)(law, {"alpha": "both"})  # without the tests' own type checks
     with pytest.raises(m3.FitError, match="pooling names 'gamma', but law chinchilla has E"):
         m3.fit(runs, law, pool="language", pooling={"gamma": "shared"})
+    with pytest.raises(m3.FitError, match="pooling is 'partial'; give kinds by coefficient"):
+        inspect.unwrap(pooling_of)(law, "partial")
+    with pytest.raises(m3.FitError, match=r"pool is \['language'\]; give the name of one column"):
+        inspect.unwrap(m3.fit)(runs, law, pool=["language"])
+    with pytest.raises(m3.RunTableError, match="column loss has another value in each of 30 rows"):
+        m3.fit(runs.select(np.arange(30)), law, pool="loss")
     with pytest.raises(m3.RunTableError, match="has no column 'script'"):
         m3.fit(runs, law, pool="script")
     with pytest.raises(m3.RunTableError, match="column language is 'aa' in every row"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from m3bayes.errors import LawError, M3BayesError, RunTableError
 from m3bayes.inference.fit import fit
 from m3bayes.inference.simulate import simulate
 from m3bayes.languages import crossover, published_crossover, with_starts
+from m3bayes.languages.draws import positive_values
 from m3bayes.laws import chinchilla, continued
 from m3bayes.runs import runs_from_frame
 from tests.languages.designs import CONTINUED, by_hand, continued_runs
@@ -86,7 +88,7 @@ def test_draws_that_never_cross_count_as_infinite():
     crossing = np.sort(found.tokens[:, 0])
     assert row["tokens"] == crossing[199] and np.isinf(crossing[280:]).all()
     codes = {note.code: note for note in found.notes}
-    assert set(codes) == {"NEVER_CROSSES", "CROSSOVER_OUTSIDE"}
+    assert set(codes) == {"NEVER_CROSSES"}  # all others cross within the runs
     assert "in 30% of the draws" in codes["NEVER_CROSSES"].message
     assert np.isinf(crossover(with_rho(1.0), 3e8).tokens).all()
 
@@ -153,9 +155,11 @@ def test_the_start_may_be_said_in_words():
 
 
 def test_what_is_refused():
-    with pytest.raises(LawError, match="expected continued"):
+    with pytest.raises(LawError, match="expected one of law continued"):
         crossover(by_hand(chinchilla(), CONTINUED, RUNS), 1e8)
     with pytest.raises(M3BayesError, match="params is 0"):
         crossover(POST, 0)
+    with pytest.raises(M3BayesError, match="params is 'x'"):
+        inspect.unwrap(positive_values)("params", "x")
     with pytest.raises(M3BayesError, match="ci is 1"):
         crossover(POST, 1e8, ci=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 
 import jax
 import numpy as np
@@ -145,6 +146,8 @@ def test_what_is_refused():
         transfer_matrix({("en", "de"): post})
     with pytest.raises(M3BayesError, match="en to de is given by two posteriors"):
         transfer_matrix({"de": post, ("en", "de"): posterior(atlas(), runs())})
+    with pytest.raises(M3BayesError, match=r"posteriors are list; expected \{target: posterior\}"):
+        inspect.unwrap(transfer_matrix)([post])
     with pytest.raises(M3BayesError, match="there is no posterior"):
         transfer_matrix({})
     with pytest.raises(M3BayesError, match="ci is 90"):

@@ -110,12 +110,16 @@ def test_notes_say_what_the_runs_do_not_tell():
 
 
 def test_what_is_refused():
-    with pytest.raises(LawError, match=r"of law chinchilla; expected multilingual"):
+    with pytest.raises(LawError, match=r"of law chinchilla; expected one of law multilingual"):
         equal_loss(by_hand(chinchilla(), MULTILINGUAL, RUNS))
     with pytest.raises(LawError, match="fitted without A"):
         equal_loss(by_hand(multilingual(drop=("A",)), MULTILINGUAL, RUNS))
     for times in (0, [2, -1], [], np.inf):
         with pytest.raises(M3BayesError, match="times is"):
             equal_loss(POST, times)
+    with pytest.raises(
+        M3BayesError, match=r"times is \[2, 1e\+300\]: the factor of .* is beyond all numbers"
+    ):
+        equal_loss(POST, [2, 1e300])
     with pytest.raises(M3BayesError, match="ci is 90"):
         equal_loss(POST, 2, ci=90)

@@ -150,5 +150,10 @@ def test_what_is_refused():
         transfer_score(by_hand(own, MAIN, RUNS), 1e9)
     with pytest.raises(M3BayesError, match="tokens is -1"):
         transfer_score(posterior(atlas(), RUNS), -1)
+    for tokens in (1e300, [1e9, 1e200]):
+        with pytest.raises(
+            M3BayesError, match=r"tokens is 1e\+[23]00: with so many the loss no longer changes"
+        ):
+            transfer_score(posterior(atlas(), RUNS), tokens)
     with pytest.raises(M3BayesError, match="params is 0"):
         transfer_score(posterior(atlas(), RUNS), 1e9, params=0)

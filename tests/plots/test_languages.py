@@ -66,21 +66,37 @@ def test_the_crossover_and_what_never_crosses(never, tmp_path):
     result = crossover(dataclasses.replace(post, draws={**post.draws, "rho": rho}), np.geomspace(3e7, 1e9, 7))
     figure = crossover_line(result, post.runs)
     for axes, name in zip(figure.axes, ("tokens", "compute"), strict=True):
+        low, high = axes.get_ylim()
+        assert 0 < low < high < 1e30
+        if never == 1:
+            assert not axes.get_lines()
+            continue
         expected = result.table[name].to_numpy()
         drawn = np.asarray(axes.get_lines()[0].get_ydata())
         np.testing.assert_array_equal(np.isnan(drawn), np.isinf(expected))
         fine = np.isfinite(expected)
         assert drawn[fine] == pytest.approx(expected[fine])
-        low, high = axes.get_ylim()
-        assert 0 < low < high < 1e30
     said = texts(figure)
-    for part in ("model size N [parameters]", "[FLOP]", "90 % of the draws"):
+    for part in ("model size N [parameters]", "[FLOP]", "not measured both ways"):
         assert part in said
     # with no line to be the sides of, neither side is named, nor how the line rises
     crosses = never < 1
-    assert ("from scratch is better" in said) == ("grows as" in said) == crosses
+    for part in ("from scratch is better", "grows as", "90 % of the draws", "crossover, median"):
+        assert (part in said) == crosses
     assert said.count("the checkpoint is better in every draw") == (0 if crosses else 2)
     saved(figure, tmp_path)
+
+
+def test_sizes_beyond_the_runs_are_shaded():
+    post = by_hand(continued(), CONTINUED, continued_runs())
+    ends = post.runs["params"].min(), post.runs["params"].max()
+    figure = crossover_line(crossover(post, np.geomspace(ends[0] / 3, ends[1] * 3, 9)), post.runs)
+    for axes in figure.axes:
+        spans = [(box.get_x(), box.get_x() + box.get_width()) for box in axes.patches]
+        assert spans == [
+            pytest.approx((ends[0] / 3 / 1.1, ends[0]), rel=1e-6),
+            pytest.approx((ends[1], ends[1] * 3 * 1.1), rel=1e-6),
+        ]
 
 
 def test_scores_have_a_row_each(tmp_path):
@@ -133,6 +149,14 @@ def test_the_matrix_is_coloured_by_its_medians_and_blank_elsewhere(tmp_path):
     cells = {(int(t.get_position()[1]), int(t.get_position()[0])): t.get_text() for t in axes.texts}
     assert set(cells) == set(zip(*np.nonzero(np.isfinite(shown)), strict=True))
     row = result.table.iloc[2]
-    assert cells[0, 2] == f"{row['tau']:.2f}\n{row['tau_lower']:.2f} to {row['tau_upper']:.2f}"
+    assert cells[0, 2] == f"{row['tau']:.2g}\n{row['tau_lower']:.2g} to {row['tau_upper']:.2g}"
     assert "worth of a source token" in texts(figure) and "90 % intervals" in texts(figure)
     saved(figure, tmp_path)
+    small = transfer_heat_map(transfer_matrix({"en": by_hand(atlas(sources=("de", "fr")), truth, table)}))
+    saved(small, tmp_path)
+    small.draw_without_rendering()
+    parts = [part for axes in small.axes for part in (axes.title, axes.yaxis.label, axes.xaxis.label)]
+    for text in (*parts, *small.texts):
+        box = text.get_window_extent()
+        inside = box.x0 >= 0 and box.x1 <= small.bbox.x1 and box.y0 >= 0 and box.y1 <= small.bbox.y1
+        assert not text.get_text() or inside, text
