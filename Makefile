@@ -6,11 +6,6 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# tests run in several processes: one that holds all their compiled programs runs out of memory maps, and jax crashes
-FACES := tests/cli tests/data tests/pilot tests/plots
-DECISION := tests/decision tests/languages
-EVALUATION := tests/evaluation tests/laws
-INFERENCE := tests/inference
 
 .PHONY: demo test bench clean .venv
 
@@ -21,11 +16,7 @@ test: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -q $(FACES)
-	$(BIN)/python -m pytest -q $(DECISION)
-	$(BIN)/python -m pytest -q $(EVALUATION)
-	$(BIN)/python -m pytest -q $(INFERENCE)
-	$(BIN)/python -m pytest -q $(patsubst %,--ignore=%,$(FACES) $(DECISION) $(EVALUATION) $(INFERENCE))
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks
