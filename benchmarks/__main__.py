@@ -1,9 +1,10 @@
-"""`make bench`: P1 to P7, the map of thresholds, many fits and the limits, a process each; into benchmarks/results/.
+"""`make bench`: P1 to P7, packages that fit the same law, the map, many fits, limits; a process each.
 
     python -m benchmarks [NAME ...]
 
-Every benchmark prints a table and ends with one line of JSON, {figure: result}. Others of this folder
-(calibration, real_tables, gpu) take long or need tables or a machine that is not here, and run by themselves.
+Every benchmark prints a table and ends with one line of JSON, {figure: result}, which is kept in benchmarks/results/.
+Others of this folder (calibration, real_tables, gpu) take long or need tables or a machine that is not here, and run by
+themselves.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ BENCHMARKS = (
     "posterior",
     "cold_start",
     "point_fits",
+    "packages",
+    "sbc",
     "prediction",
     "optima",
     "threshold_map",

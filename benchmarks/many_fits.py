@@ -166,6 +166,30 @@ def growth(lengths: Sequence[int]) -> list[dict]:
     return rows
 
 
+def of_chains() -> list[dict]:
+    """One fit of Chinchilla's law against its chains; those of 32 draws are judged in groups."""
+    law, table, rows = m3.laws.chinchilla(), posterior.data_set(0), []
+    for chains, draws in ((1, 1000), (4, 1000), (16, 1000), (64, 1000), (128, 32)):
+        settings = {"noise": noise.normal(), "chains": chains, "draws": draws, "allow": "flagged"}
+        m3.fit(table, law, **settings, progress=False)
+        seconds, post = timed(m3.fit, table, law, **settings, progress=False)
+        attempts, verdict = post.settings["attempts"], post.verdict
+        r_hat = "no R-hat" if chains == 1 else "nested R-hat" if draws < 200 else "R-hat"
+        row = {
+            "chains": chains,
+            "draws": draws,
+            **seconds._asdict(),
+            "attempts": attempts,
+            "verdict": verdict,
+        }
+        rows.append({**row, "r_hat": r_hat})
+        print(
+            f"one fit of {chains:>4} x {draws:<5}{seconds.wall:>9.2f} s, {attempts} attempt(s), {verdict}",
+            flush=True,
+        )
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tables", default="10,50,200")
@@ -181,6 +205,7 @@ def main() -> None:
         "load_at_start": load,
         "many": rows,
         "growth": growth(lengths),
+        "chains": of_chains(),
         "accelerator": None,  # benchmarks.gpu measures it, where there is one
     }
     print(json.dumps({"many_fits": result}))

@@ -14,6 +14,10 @@ parameters, bulk and tail.
 - "numpyro, best": logs scaled at the mean run, dense mass, started at the mode (which is given), 300 warm-up,
   data as arguments (`jit_model_args`), each chain method.
 - "nutpie, low rank": the same parameters, PyMC model compiled by numba, data exchanged without compiling.
+- "blackjax, best": the density of "numpyro, best", window adaptation of a dense mass matrix over 300 transitions,
+  started at the mode (which is given), data as arguments, one chain a thread.
+- "PyMC, default": raw coefficients, `pm.sample(1000, tune=1000, chains=4)`, which takes nutpie's sampler where that is
+  installed, as here; compiling the model anew for every data set is part of it.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ from m3bayes.inference.data import canonical, to_table_units, unscale
 from m3bayes.inference.fit import fit
 from m3bayes.inference.mode import find_mode
 from m3bayes.inference.sampler import frame_at, sample
+from m3bayes.inference.threads import one_a_thread
 from m3bayes.laws import chinchilla, priors
 from m3bayes.runs import Runs, runs_from_frame
 
@@ -261,6 +266,84 @@ def nutpie_low_rank() -> Sampler:
     return run
 
 
+# ---- PyMC --------------------------------------------------------------------------------------
+
+
+def pymc_default() -> Sampler:
+    import pymc as pm
+
+    def run(runs: Runs, seed: int) -> tuple[float, Drawn]:
+        data = scaled(runs)
+        begun = time.perf_counter()
+        with pm.Model():
+            exponent = pm.LogNormal.dist(np.log(0.35), 0.5)
+            alpha = pm.Truncated("alpha", exponent, lower=0.03, upper=2.0)
+            beta = pm.Truncated("beta", exponent, lower=0.03, upper=2.0)
+            E = pm.Deterministic("E", data.loss0 * pm.Beta("share", 2.0, 2.0))
+            A = pm.LogNormal("A", np.log(0.15 * data.loss0) + alpha * data.n0, 1.0)
+            B = pm.LogNormal("B", np.log(0.15 * data.loss0) + beta * data.d0, 1.0)
+            sigma = pm.LogNormal("sigma", np.log(0.008), 1.0)
+            surface = pm.math.log(E + A * runs["params"] ** -alpha + B * runs["target_tokens"] ** -beta)
+            pm.Normal("obs", surface, sigma, observed=np.log(runs["loss"]))
+            tree = pm.sample(
+                DRAWS, tune=1000, chains=CHAINS, cores=os.cpu_count(), random_seed=seed, progressbar=False,
+                compute_convergence_checks=False,
+            )  # fmt: skip
+        seconds = time.perf_counter() - begun
+        draws = {name: tree["posterior"][name].to_numpy() for name in (*chinchilla().names, "sigma")}
+        return seconds, Drawn(draws, tree["sample_stats"]["n_steps"].to_numpy())
+
+    return run
+
+
+# ---- blackjax ----------------------------------------------------------------------------------
+
+
+def blackjax_best() -> Sampler:
+    import blackjax
+    from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
+
+    law, scatter = chinchilla(), noise.normal()
+
+    @jax.jit
+    def chain(key, start, arguments):
+        def log_density(q):
+            return -potential_energy(scaled_model, arguments, {}, q)
+
+        for_warmup, for_draws = jax.random.split(key)
+        adaptation = blackjax.window_adaptation(blackjax.nuts, log_density, is_mass_matrix_diagonal=False)
+        (state, parameters), _ = adaptation.run(for_warmup, start, num_steps=300)
+        kernel = blackjax.nuts(log_density, **parameters)
+
+        def step(state, key):
+            state, told = kernel.step(key, state)
+            return state, (state.position, told.num_integration_steps)
+
+        _, (q, steps) = jax.lax.scan(step, state, jax.random.split(for_draws, DRAWS))
+        return jax.vmap(lambda q: constrain_fn(scaled_model, arguments, {}, q))(q), steps
+
+    def run(runs: Runs, seed: int) -> tuple[float, Drawn]:
+        data = scaled(runs)
+        arguments = (data.n, data.d, data.y)
+        with jax.enable_x64(True):
+            table = canonical(runs, law, scatter)
+            mode = find_mode(law, scatter, 0, table.arrays, np.random.default_rng(seed))
+            sites = coordinates(law, scatter, 0).to_sites(jnp.asarray(mode.q[0]), table.arrays)
+            start = unconstrain_fn(scaled_model, arguments, {}, sites)
+            keys = jax.random.split(jax.random.key(seed), CHAINS)
+            if not chain._cache_size():  # tracing is for one thread at a time
+                jax.block_until_ready(chain(keys[0], start, arguments))
+            begun = time.perf_counter()
+            found = one_a_thread(
+                lambda key: jax.tree.map(np.asarray, chain(key, start, arguments)), list(keys)
+            )
+            draws, steps = jax.tree.map(lambda *parts: np.stack(parts), *found)
+            seconds = time.perf_counter() - begun
+            return seconds, Drawn(in_table_units(draws, data), steps)
+
+    return run
+
+
 SAMPLERS: dict[str, Callable[[], Sampler]] = {
     "m3bayes, fit": m3bayes_fit,
     "m3bayes, sampler": m3bayes_sampler,
@@ -268,9 +351,11 @@ SAMPLERS: dict[str, Callable[[], Sampler]] = {
     "numpyro, best (sequential)": lambda: numpyro_best("sequential"),
     "numpyro, best (parallel)": lambda: numpyro_best("parallel"),
     "numpyro, best (vectorized)": lambda: numpyro_best("vectorized"),
+    "blackjax, best": blackjax_best,
     "numpyro, default": numpyro_default,
+    "PyMC, default": pymc_default,
 }
-SLOW = ("numpyro, default",)
+SLOW = ("numpyro, default", "PyMC, default")
 OURS = ("m3bayes, fit", "m3bayes, sampler")
 
 
