@@ -1,6 +1,6 @@
 """Many fits: seconds a table against the number of tables, and of one fit against the number of runs.
 
-    python -m benchmarks.many_fits [--tables 10,50,200 --runs 50,500,5000,50000 --laws chinchilla,m3]
+    python -m benchmarks.many_fits [--tables 5,20 --runs 50,500,5000,50000 --laws chinchilla,m3]
 
 Prints a table, then one line of JSON. Tables of Chinchilla's law have 200 runs, those of M3 are simulated from its
 prior for the 120 recipes of the embedded table. Everything is compiled before it is timed. Side by side:
@@ -39,8 +39,8 @@ from m3bayes.inference.simulate import simulate
 from m3bayes.laws.law import Law
 from m3bayes.runs import Runs, runs_from_frame
 
-PEER_TABLES = 5
-BATCHED_TABLES = 16
+PEER_TABLES = 3
+BATCHED_TABLES = 8
 
 
 def tables_of(law: Law, count: int) -> list[Runs]:
@@ -192,7 +192,7 @@ def of_chains() -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tables", default="10,50,200")
+    parser.add_argument("--tables", default="5,20")
     parser.add_argument("--runs", default="50,500,5000,50000")
     parser.add_argument("--laws", default="chinchilla,m3")
     given = parser.parse_args()

@@ -42,7 +42,7 @@ def test_what_cannot_be_told_is_refused():
 def test_posteriors_are_those_in_float64(devices):
     few = tables(2)
     wide, narrow = (
-        m3.fit_many(few, LAW, **SHORT, precision=precision, devices=devices)
+        m3.fit_many(few, LAW, **{**SHORT, "draws": 1000}, precision=precision, devices=devices)
         for precision in ("float64", "float32")
     )
     for name in few:
