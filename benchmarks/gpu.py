@@ -4,7 +4,8 @@
 
 Prints each figure as it is measured, then one line of JSON with the name of the device. Figures that are not begun
 within the time are null. On a machine without an accelerator the processor goes through it, and the name says so;
-give small numbers there. Needs what m3bayes fits with: jax, numpyro, numpy, scipy, pandas, jaxtyping, tqdm.
+give small numbers there. Needs jax, numpyro, optax and pandas, with what they bring along, and this folder: run it from
+the root of the repository. jaxtyping, whose names annotate arrays, may be missing.
 
 - "calibration": `calibrate` of Chinchilla's law on 200 recipes, 4 x 1000 draws; target 10 000 data sets in 60 s on
   one H200.
@@ -18,19 +19,35 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
+from types import ModuleType
 
 import jax
 
-import m3bayes as m3
-from benchmarks.many_fits import tables_of, timed
-from benchmarks.posterior import data_set
-from benchmarks.prediction import CI, hand_made_posterior, random_recipes
-from m3bayes.inference import noise
-from m3bayes.inference.jobs import on_processor
-from m3bayes.inference.precision import Precision
-from m3bayes.laws.law import Law
+
+class _Annotation:
+    """Float[np.ndarray, "draw run"] is np.ndarray."""
+
+    def __class_getitem__(cls, of: tuple[type, str]) -> type:
+        return of[0]
+
+
+if find_spec("jaxtyping") is None:
+    stand_in = ModuleType("jaxtyping")
+    stand_in.__getattr__ = lambda name: _Annotation  # type: ignore[method-assign]
+    sys.modules["jaxtyping"] = stand_in
+
+import m3bayes as m3  # noqa: E402
+from benchmarks.many_fits import tables_of, timed  # noqa: E402
+from benchmarks.posterior import data_set  # noqa: E402
+from benchmarks.prediction import CI, hand_made_posterior, random_recipes  # noqa: E402
+from m3bayes.inference import noise  # noqa: E402
+from m3bayes.inference.jobs import on_processor  # noqa: E402
+from m3bayes.inference.precision import Precision  # noqa: E402
+from m3bayes.laws.law import Law  # noqa: E402
 
 FEW = 20  # tables for the processor's loop
 FEWEST = 8  # tables for short chains
