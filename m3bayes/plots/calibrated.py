@@ -48,7 +48,7 @@ def calibrated(found: Calibration) -> Figure:
         color = BLUE if found.table.loc[name, "covered"] else VERMILLION
         last.plot(LEVELS, held, "o-", color=color, markersize=2.5, linewidth=0.7)
     last.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
-    last.set_title("intervals, each line a quantity", fontsize=8)
+    last.set_title("intervals, a line a quantity", fontsize=8)
     last.set_xlabel("level [share]", fontsize=8)
     last.set_ylabel("coverage - level", fontsize=8)
     tidy(last)
