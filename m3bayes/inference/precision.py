@@ -1,4 +1,4 @@
-"""Chains in float32: the density is rounded to some 1e-4 nats, which draws show in nothing; where they do, it is told.
+"""Chains in float32: rounding the density should move no posterior; where it does, it is told.
 
 Modes, starts, frames and what is read from chains stay in float64. The draws of chains in float32 are weighed with
 the ratio of both densities: weighted and unweighted means and standard deviations have to agree.

@@ -58,7 +58,7 @@ def equal_loss(post: Posterior, times: Numbers = 4, *, ci: Number = 0.9) -> Equa
 
     ``post`` is of the law ``multilingual``. Notes: EXTRAPOLATION where ``times`` goes beyond the range of
     languages among the runs, and those of the fit about the exponents. Raises LawError for another law,
-    M3BayesError for times that are not above 0 or a ci that is no share.
+    M3BayesError for times that are not above 0 or beyond what numbers hold, or a ci that is no share.
     """
     check_share(ci)
     rho = positive_values("times", times)

@@ -94,8 +94,8 @@ def transfer_score(
 
     Draws of two posteriors are paired as they come, as many as the smaller one has. Notes: NEVER_REACHED,
     SCORE_FIXED (the law alone says it), EXTRAPOLATION, BEYOND_30X. Raises LawError for a law that reads columns of
-    its own or has no such source, M3BayesError for tokens or params that are not above 0 and posteriors in unlike
-    units.
+    its own or has no such source, M3BayesError for tokens or params that are not above 0, for so many tokens that the
+    loss no longer changes, and posteriors in unlike units.
     """
     check_share(ci)
     d = positive_values("tokens", tokens)
