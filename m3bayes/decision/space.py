@@ -140,12 +140,17 @@ class Space:
         return N
 
     def why_not(self, recipe: Recipe) -> str | None:
-        """The first constraint that a recipe breaks by more than rounding, None where it is feasible."""
+        """The first constraint that a recipe breaks by more than rounding, budgets first; None where it is feasible."""
         if not math.isclose(recipe.target_tokens, self.target_tokens, rel_tol=ROUNDING):
             return f"target_tokens is {recipe.target_tokens:.4g}, the request's {self.target_tokens:.4g}"
         single = recipe.first_ratio is None
         if self.two_stages is not None and self.two_stages == single:
             return f"last_stage_share is frozen at {self['last_stage_share'].low:g}"
+        for budget in self.budgets:
+            spent = budget.spent(recipe)
+            if spent > budget.most * (1 + ROUNDING):
+                more = f"costs {spent:.4g} {budget.cost.unit}, more than {self.limit_text(budget)}"
+                return more + _by_how_much(spent, budget.most)
         for name, bound in self.bounds.items():
             value = getattr(recipe, name)
             if name == "last_stage_share" and single:
@@ -156,11 +161,6 @@ class Space:
                 return f"{name} {value:.4g}, but {bound.low_text}{_by_how_much(value, bound.low)}"
             if value > bound.high * (1 + ROUNDING):
                 return f"{name} {value:.4g}, but {bound.high_text}{_by_how_much(value, bound.high)}"
-        for budget in self.budgets:
-            spent = budget.spent(recipe)
-            if spent > budget.most * (1 + ROUNDING):
-                more = f"costs {spent:.4g} {budget.cost.unit}, more than {self.limit_text(budget)}"
-                return more + _by_how_much(spent, budget.most)
         if self.sizes and not any(math.isclose(recipe.params, N, rel_tol=ROUNDING) for N in self.sizes):
             return f"params {recipe.params:.4g} is none of the architectures"
         for name, step in self.steps:

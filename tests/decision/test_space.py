@@ -148,6 +148,7 @@ def test_recipes_are_kept_to_the_bounds_and_to_the_budget():
         ({"target_ratio": 0.3}, None),
         ({"target_tokens": 1e5}, "target_tokens"),
         ({"params": 2e7, "epochs": 16.0}, "more than compute"),
+        ({"params": 2e7, "epochs": 32.0}, "more than compute"),  # the budget before the range of the runs
     ],
 )
 def test_why_a_recipe_is_not_feasible(change, said):
