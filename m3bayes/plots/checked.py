@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3bayes.evaluation.checks import LARGEST_K_HAT, LOGS, Check
+from m3bayes.evaluation.checks import ALPHA, LARGEST_K_HAT, LOGS, Check
 from m3bayes.evaluation.uniformity import POINTS, band, ecdf
 from m3bayes.plots.style import (
     AXES,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEVEL = 0.95
+TESTS = {"trend": "trend", "trend of spread": "spread"}
 LABELS = {
     **{name: f"{label} [{unit}{', table' if name in ('params', 'target_tokens') else ''}]"
        for name, (label, unit, _) in AXES.items()},
@@ -36,10 +37,10 @@ LABELS = {
 
 def checked(check: Check) -> Figure:
     """ECDF of the PIT values with its simultaneous band, and residuals against the variables, the ones with the
-    smallest p first; runs that lead the fit (Pareto k above .7) are drawn apart."""
-    trends = check.table.sort_values(by="p").query("test == 'trend' and about in @LABELS")
-    about = dict(zip(trends["about"], trends["adjusted"], strict=True))
-    shown = list(about)[:5]
+    smallest p of their trend or of their spread's first; what is off is in red. Runs that lead the fit (Pareto k above
+    .7) are drawn apart."""
+    tests = check.table.query("test in @TESTS and about in @LABELS").sort_values(by="p")
+    shown = list(tests["about"].unique())[:5]
     columns = min(3, 1 + len(shown))
     rows = -(-(1 + len(shown)) // columns)
     figure = new_figure(2.5 * columns + 0.4, 2.3 * rows + 0.3)
@@ -47,7 +48,11 @@ def checked(check: Check) -> Figure:
     _pit(axes[0], check.runs["pit"].to_numpy())
     for panel, name in zip(axes[1:], shown, strict=False):
         _residuals(panel, check, name)
-        panel.set_title(f"trend: p {about[name]:.2g}, adjusted", fontsize=8)
+        found = tests[tests["about"] == name]
+        p = dict(zip(found["test"], found["adjusted"], strict=True))
+        said = ", ".join(f"{word} {p[test]:.2g}" for test, word in TESTS.items() if test in p)
+        color = VERMILLION if min(p.values()) < ALPHA else "black"
+        panel.set_title(f"adjusted p: {said}", fontsize=8, color=color)
     for panel in axes[1 + len(shown) :]:
         panel.set_visible(False)
     legend_above(figure, axes[1] if shown else axes[0])

@@ -44,10 +44,22 @@ def test_checked_shows_pit_and_the_worst_trends_first():
     assert len(shown) == 4  # PIT and the three variables that vary
     assert all("[" in axes.get_xlabel() for axes in shown)
     assert "target text" in shown[1].get_xlabel() and shown[1].get_xscale() == "log"
+    # compute goes with the text
+    assert [panel.title.get_color() == VERMILLION for panel in shown[1:]] == [True, True, False]
+    assert all("trend" in panel.get_title() and "spread" in panel.get_title() for panel in shown[1:])
     assert "runs" in legends(figure)
     (line,) = lines(shown[0])
     pit = found.runs["pit"].to_numpy()
     assert line.get_ydata()[49] == pytest.approx(np.mean(pit <= 0.5) - 0.5)
+
+
+def test_checked_shows_what_the_spread_depends_on():
+    found = check(exact_fit(measured(design(60))))
+    spread = (found.table["test"] == "trend of spread") & (found.table["about"] == "params")
+    found.table.loc[spread, ["p", "adjusted"]] = 1e-6
+    first = plots.checked(found).get_axes()[1]
+    assert "model size" in first.get_xlabel() and "spread 1e-06" in first.get_title()
+    assert first.title.get_color() == VERMILLION
 
 
 def test_checked_draws_apart_what_leads_the_fit():
