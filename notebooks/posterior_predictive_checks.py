@@ -113,7 +113,7 @@ leaning.table.round(3).sort_values("contraction")
 # `check` tests whether the runs look like replications of the posterior. A PIT value is the probability that a
 # posterior without the run gives to a lower loss: uniform where law and noise are right. In the first panel their
 # distribution, minus what is expected, should stay in the grey band. The others show what is left of each run
-# against the variables on which it may still depend.
+# against the variables on which it may still depend; where a trend, or one of the spread, is left, the title is red.
 
 # %%
 found = m3.check(post)
