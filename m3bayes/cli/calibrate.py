@@ -9,6 +9,7 @@ import numpy as np
 
 from m3bayes.cli.options import add_json, add_table_options, named_law, names, table_of_runs, whole
 from m3bayes.cli.show import frame_table, json_text, message, notes, progress
+from m3bayes.cli.stopping import stopped_at_once
 from m3bayes.errors import M3BayesError
 from m3bayes.evaluation.calibrate import Calibration, calibrate
 from m3bayes.files import write_text
@@ -71,7 +72,8 @@ def run(arguments: Namespace) -> int:
     design = table_of_runs(arguments.design, arguments)
     if arguments.out.exists() and not arguments.out.is_dir():
         raise M3BayesError(f"--out {arguments.out} is a file: give the path of a folder")
-    with progress("fit") as report:
+    kept = f"the same command goes on with the simulations in {arguments.out}"
+    with stopped_at_once(lambda: kept), progress("fit") as report:
         found = calibrate(
             law,
             design,

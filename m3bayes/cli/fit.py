@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from argparse import ArgumentTypeError, Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from m3bayes.cli import pooled, summary
@@ -22,6 +17,7 @@ from m3bayes.cli.options import (
     table_of_runs,
 )
 from m3bayes.cli.show import message
+from m3bayes.cli.stopping import stopped_at_once
 from m3bayes.errors import M3BayesError, NotConvergedError
 from m3bayes.inference import checkpoint
 from m3bayes.inference.fit import fit
@@ -100,7 +96,7 @@ def run(arguments: Namespace) -> int:
     if arguments.resume and not folder.is_dir():
         message(f"there is no {folder} to resume from; starting anew")
     message(f"fitting {law.name} to {len(runs)} runs of {runs.name}")
-    with _stopped_at_once(folder), checkpoint.held(folder):
+    with stopped_at_once(lambda: _what_is_kept(folder)), checkpoint.held(folder):
         post = fit(
             runs,
             law,
@@ -137,7 +133,7 @@ def _run_pooled(arguments: Namespace, runs: Runs, law: Law) -> int:
     if arguments.resume:
         raise M3BayesError("a pooled fit keeps no checkpoint: leave out --resume")
     message(f"fitting {law.name} to {len(runs)} runs of {runs.name}, pooled by {arguments.pool}")
-    with _stopped_at_once(None):
+    with stopped_at_once(lambda: "nothing is kept"):
         found = fit(
             runs,
             law,
@@ -158,22 +154,6 @@ def _run_pooled(arguments: Namespace, runs: Runs, law: Law) -> int:
     return 0
 
 
-@contextmanager
-def _stopped_at_once(folder: Path | None) -> Iterator[None]:
-    """SIGINT and SIGTERM end the process where it is: Python would wait for the chains to end, and whatever is in
-    ``folder``, where chains are kept, is whole at every moment."""
-
-    def stop(number: int, _: object) -> None:
-        begun = folder is not None and any(folder.glob("chain-*.npz"))
-        message(
-            f"stopped; --resume goes on with the chains in {folder}" if begun else "stopped; nothing is kept"
-        )
-        sys.stderr.flush()
-        os._exit(128 + number)  # as shells have it
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _what_is_kept(folder: Path) -> str:
+    begun = any(folder.glob("chain-*.npz"))
+    return f"--resume goes on with the chains in {folder}" if begun else "nothing is kept"

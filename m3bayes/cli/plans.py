@@ -29,6 +29,7 @@ the regret of each (the loss above the best of them, draw by draw), and slopes o
 the loss above each draw's own optimum within that budget and within the range of the runs. Losses are in the table's
 unit, params and tokens in its units, compute in FLOP.
 """
+MOST_PAIRED = 20  # plans, of which every pair is shown
 COMPARED = (
     "compute",
     "probability_best",
@@ -104,7 +105,10 @@ def text(result: Plans) -> str:
                 "Compared: regret above the best plan, excess above each draw's own optimum", shown(COMPARED)
             ),
             section(
-                "Probability that the row is better than the column", frame_table(result.better.reset_index())
+                "Probability that the row is better than the column",
+                frame_table(result.better.reset_index())
+                if len(table) <= MOST_PAIRED
+                else f"{len(table)} plans, too many for a page: --json and --out have it",
             ),
             section("Slopes of the mean loss", shown(SLOPES.values())),
         ]

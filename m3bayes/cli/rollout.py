@@ -48,7 +48,8 @@ def add(commands) -> None:
         type=shares,
         default=CUTS,
         metavar="SHARES",
-        help=f"shares of the runs to train on (default: {','.join(f'{cut:g}' for cut in CUTS)})",
+        help="shares of the runs to train on; by size each cut is at the widest gap within .15 of the runs, so that "
+        f"runs of one size stay together (default: {','.join(f'{cut:g}' for cut in CUTS)})",
     )
     parser.add_argument(
         "--folds",

@@ -34,15 +34,15 @@ EXIT = "The exit code is 3 where a fit missed its gate or failed: its row and a 
 def law_names(text: str) -> tuple[str, ...]:
     """Laws with commas between; ``option=value`` belongs to the law before it."""
     found: list[str] = []
-    for part in filter(None, map(str.strip, text.split(","))):
+    for part in map(str.strip, text.split(",")):
+        if not part:
+            raise ArgumentTypeError(f"expected laws with commas between, got {text!r}")
         if "=" in part and ":" not in part:
             if not found:
                 raise ArgumentTypeError(f"expected a law before {part!r}, as in chinchilla:tokens=all")
             found[-1] += ("," if ":" in found[-1] else ":") + part
         else:
             found.append(part)
-    if not found:
-        raise ArgumentTypeError(f"expected laws with commas between, got {text!r}")
     return tuple(found)
 
 

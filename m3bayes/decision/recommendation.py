@@ -15,6 +15,7 @@ from m3bayes.decision.near_optimal import NearOptimal
 from m3bayes.decision.regret import Interval
 from m3bayes.decision.space import Bound
 from m3bayes.errors import Note
+from m3bayes.inference import gate
 from m3bayes.inference.posterior import Posterior
 from m3bayes.inference.predict import Prediction
 from m3bayes.recipe import Recipe, Schedule
@@ -182,7 +183,7 @@ def simulated(runs: Runs) -> bool:
 def flagged(post: Posterior) -> list[Note]:
     if post.verdict == "passed":
         return []
-    codes = ", ".join(dict.fromkeys(note.code for note in post.notes))
+    codes = ", ".join(dict.fromkeys(note.code for note in post.notes if note.code in gate.CODES))
     said = f"the posterior did not pass the gate ({codes}): its intervals are not to be trusted"
     return [Note("POSTERIOR_FLAGGED", said)]
 

@@ -23,7 +23,8 @@ import pandas as pd
 from jaxtyping import Float
 
 from m3bayes.errors import M3BayesError, Note
-from m3bayes.evaluation.observed import Quantities, log_likelihood
+from m3bayes.evaluation.given import check_functions, check_noise, check_runs, check_whole
+from m3bayes.evaluation.observed import Quantities, log_likelihood, values_of
 from m3bayes.evaluation.uniformity import CELLS, binomial_quantile, p_value
 from m3bayes.files import append_line, write_bytes, write_text
 from m3bayes.inference import checkpoint
@@ -38,6 +39,7 @@ from m3bayes.runs import Runs
 RANKED = CELLS - 1  # draws that a truth is ranked among
 LEVELS = (0.5, 0.9, 0.95)
 ALPHA = 0.05
+FEW = 50  # simulations, below which a note says what could go unseen
 BEYOND = 10.0  # times the largest compute, where the loss is extrapolated to
 COLUMNS = ["p", "adjusted", "uniform", "mean_rank", *(f"coverage_{100 * p:.0f}" for p in LEVELS), "covered"]
 LOG_LIKELIHOOD, EXTRAPOLATED = "log likelihood", f"loss at {BEYOND:g} x compute"
@@ -58,7 +60,7 @@ class Calibration:
     ``ranks``     (simulation, quantity) rank of the truth among 99 draws, 0 to 99, ties at random
     ``fits``      one row a simulation: ``verdict`` (passed, flagged, failed), ``attempts``, ``seconds``,
                   ``divergences``, ``notes`` (codes joined by ``;``), ``error``
-    ``notes``     RANKS_NOT_UNIFORM, COVERAGE_WRONG, FITS_FLAGGED, FITS_FAILED
+    ``notes``     RANKS_NOT_UNIFORM, COVERAGE_WRONG, FITS_FAILED, which make it doubtful; FITS_FLAGGED, FEW_SIMULATIONS
     """
 
     verdict: Literal["passed", "doubtful"]
@@ -101,6 +103,13 @@ def calibrate(
     """
     noise = student_t() if noise is None else noise
     quantities = {} if quantities is None else quantities
+    check_runs(design)
+    check_noise(noise)
+    check_whole("simulations", simulations, 1)
+    check_whole("seed", seed, 0)
+    check_functions(quantities)
+    if taken := {*law.names, "sigma", "nu", LOG_LIKELIHOOD, EXTRAPOLATED} & set(quantities):
+        raise M3BayesError(f"quantities has {min(taken)!r}, which is ranked anyway; give another name")
     identity = {
         "law": law.name,
         "law_options": {key: str(value) for key, value in law.options.items()},
@@ -149,7 +158,7 @@ def _row_of_fit(outcome: Outcome, simulated: Simulation, seed: int, quantities: 
     number, post = int(outcome.job.name), outcome.posterior
     told = {"number": number, "verdict": outcome.verdict, "seconds": outcome.seconds}
     if post is None:
-        return told | {"error": outcome.error}
+        return told | {"error": outcome.error or "the fit gave no posterior"}
     try:
         followed = partial(_quantities, more=quantities)
         truth, found = followed(_truth(post, simulated)), followed(post)
@@ -178,7 +187,7 @@ def _quantities(post: Posterior, more: Quantities) -> dict[str, Float[np.ndarray
     sizes = {name: largest[name] * np.sqrt(BEYOND) for name in ("params", "target_tokens")}
     result[LOG_LIKELIHOOD] = log_likelihood(post)
     result[EXTRAPOLATED] = loss_draws(post, largest.assign(**sizes))[:, 0]
-    return result | {name: np.asarray(f(post.coefficients)) for name, f in more.items()}
+    return result | values_of(more, post)
 
 
 def ranked(draws: np.ndarray, truth: float, random: np.random.Generator) -> tuple[int, float]:
@@ -271,6 +280,10 @@ def summary(rows: Iterable[Mapping[str, Any]]) -> Calibration:
     )
     notes += [*_rank_notes(table), *_coverage_notes(table, coverage_range)]
     doubtful = [note for note in notes if note.code != "FITS_FLAGGED"]
+    if fitted and fitted < FEW:
+        low, high = coverage_range[0.9]
+        said = f"{fitted} fits show little: 90% intervals that hold {low:.0%} to {high:.0%} of the truths would pass"
+        notes.append(Note("FEW_SIMULATIONS", f"{said}; hundreds tell more"))
     return Calibration("doubtful" if doubtful else "passed", table, coverage_range, ranks, fits, tuple(notes))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from m3bayes.errors import LawError, Note, RunTableError
+from m3bayes.inference import gate
 from m3bayes.inference.data import canonical
 from m3bayes.inference.identifiability import check_enough_runs
 from m3bayes.inference.noise import Noise
@@ -17,17 +18,18 @@ from m3bayes.laws import all_laws
 from m3bayes.laws.law import Law
 from m3bayes.runs import Runs
 
-GATE = ("R_HAT", "ESS_BULK", "ESS_TAIL", "DIVERGENCES", "E_BFMI")  # codes of what a fit can miss
-
 
 def named_apart(laws: Law | Sequence[Law]) -> dict[str, Law]:
     """{name: law}, the name with the options that were given, as ``m3:drop=P``, and numbered where two agree.
 
     Raises LawError where there is none.
     """
-    laws = (laws,) if isinstance(laws, Law) else tuple(laws)
+    laws = (laws,) if isinstance(laws, Law | str) else tuple(laws)
     if not laws:
         raise LawError("no law given, expected at least one, as laws.m3()")
+    for law in laws:
+        if not isinstance(law, Law):
+            raise LawError(f"law {law!r} is a {type(law).__name__}; give a law, as m3bayes.laws.named('m3')")
     result: dict[str, Law] = {}
     for law in laws:
         name = _with_options(law)
@@ -64,7 +66,7 @@ def counts(runs: Runs) -> Bool[np.ndarray, " run"]:
 
 
 def flagged_note(name: str, what: str, post: Posterior) -> Note:
-    codes = ", ".join(note.code for note in post.notes if note.code in GATE)
+    codes = ", ".join(note.code for note in post.notes if note.code in gate.CODES)
     return Note("FLAGGED", f"{name}, {what}: did not pass the gate ({codes}); read with care", (name,))
 
 

@@ -39,6 +39,7 @@ from numpy.polynomial.legendre import legvander
 from scipy import linalg, special
 
 from m3bayes.errors import FitError, Note
+from m3bayes.evaluation.given import check_noise, check_posterior, check_runs, check_whole
 from m3bayes.evaluation.observed import Observed, above, below, log_density, observed, weights
 from m3bayes.evaluation.uniformity import p_value, smallest_tail
 from m3bayes.inference.coordinates import sample_prior
@@ -95,6 +96,8 @@ def check(post: Posterior, *, seed: int = 0) -> Check:
 
     Raises FitError for a group without runs (:meth:`m3bayes.Pooled.new_group`).
     """
+    check_posterior(post)
+    check_whole("seed", seed, 0)
     if any(note.code == NO_RUNS for note in post.notes):
         raise FitError("the posterior is of a group without runs, and there is nothing to check it against")
     runs = post.runs.select(weights(post) > 0)
@@ -380,6 +383,10 @@ def prior_check(
     loss over median loss (``lower``, ``median``, ``upper``), ``plausible``: the share of losses between a quarter
     of the median loss and four times it, and ``measured``: the median of the group's own losses, so divided.
     """
+    check_runs(runs)
+    check_noise(noise)
+    check_whole("draws", draws, 1)
+    check_whole("seed", seed, 0)
     noise = student_t() if noise is None else noise
     with jax.enable_x64(True):
         table = canonical(runs, law, noise)
@@ -394,8 +401,10 @@ def prior_check(
     loss[:, table.order] = np.exp(log_loss)
     groups = {"all": np.ones(len(runs), bool)}
     if by is not None:
-        values = np.array([str(value) for value in runs[by]])
-        groups |= {f"{by} {value}": values == value for value in np.unique(values)}
+        values = runs[by]
+        texts = np.array([str(value) for value in values])
+        in_order = dict.fromkeys(texts[np.argsort(values, kind="stable")])  # numbers by size
+        groups |= {f"{by} {text or '(blank)'}": texts == text for text in in_order}
     rows = []
     for name, members in groups.items():
         some = loss[:, members]

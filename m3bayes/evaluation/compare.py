@@ -25,6 +25,7 @@ from scipy import special
 
 from m3bayes.errors import M3BayesError, Note, RunTableError
 from m3bayes.evaluation.candidates import check_feeds, counts, failed_note, flagged_note, named_apart
+from m3bayes.evaluation.given import check_noise, check_runs
 from m3bayes.evaluation.scores import predictive
 from m3bayes.inference.data import canonical
 from m3bayes.inference.diagnostics import mean_ess
@@ -103,6 +104,8 @@ def compare(
     all. Laws whose fit fails are in the table without numbers, with a note. Raises RunTableError for a table that
     a law cannot read or a column that cannot fold, M3BayesError where every law fails.
     """
+    check_runs(runs)
+    check_noise(noise)
     named, noise = named_apart(laws), student_t() if noise is None else noise
     check_feeds(runs, named, noise)
     runs = runs.select(counts(runs))
@@ -341,7 +344,7 @@ def _folds(runs: Runs, folds: int | str, seed: int) -> Int[np.ndarray, " run"]:
                 f"{runs.name}: all runs have one {folds}, expected several to fold by; name another column"
             )
         return found
-    if isinstance(folds, bool) or not 2 <= folds <= len(runs):
+    if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= len(runs):
         raise RunTableError(
             f"folds is {folds!r}, expected a number from 2 to {len(runs)} (runs) or a column's name"
         )

@@ -2,9 +2,9 @@
 
 Draws of a law's coefficients say how well the runs fix them, not whether the law still holds at ten times the
 compute, and such intervals are too narrow there. Here every draw also gets a smooth departure from the law, 0 inside
-the range of the runs and growing beyond it (:mod:`m3bayes.laws.departing`; model discrepancy in the sense of Kennedy
-and O'Hagan 2001). How large departures are is learned by rollouts inside the table: the law is fitted to smaller
-runs and predicts larger ones.
+the range of the runs and growing beyond it, to a factor e of the loss at most (:mod:`m3bayes.laws.departing`; model
+discrepancy in the sense of Kennedy and O'Hagan 2001). How large departures are is learned by rollouts inside the
+table: the law is fitted to smaller runs and predicts larger ones.
 
     w_v ~ Normal(0, s^2),   log s ~ Normal(mu, tau^2)   for each rollout, and for the step beyond all runs
     mu ~ Normal(log .04, .4^2),   tau ~ HalfNormal(.7)
@@ -33,12 +33,13 @@ from scipy import special
 
 from m3bayes.errors import FitError, M3BayesError, Note, RunTableError
 from m3bayes.evaluation.candidates import counts
+from m3bayes.evaluation.given import check_posterior, check_whole
 from m3bayes.evaluation.scores import Predictive, predictive
-from m3bayes.evaluation.splits import Split, splits
+from m3bayes.evaluation.splits import Split, check_masks, splits
 from m3bayes.inference.many import fit_many
 from m3bayes.inference.pooled import refuse_pooled
 from m3bayes.inference.posterior import Posterior
-from m3bayes.laws.departing import SCALE, Edges, departing, departs, edges_of, reach
+from m3bayes.laws.departing import LIMIT, SCALE, Edges, departing, departs, edges_of, limited, reach
 from m3bayes.laws.law import RECIPE_COLUMNS
 from m3bayes.runs import Runs
 
@@ -74,15 +75,22 @@ def discrepancy(
     DISCREPANCY says how large departures are; where no rollout is possible, or none can be fitted, they are as
     large as the prior has them (median .04, 90 % between .01 and .15), and it says so.
 
-    Raises M3BayesError where the posterior has a departure already or ``scale`` is no positive number, FitError
+    Raises M3BayesError where the posterior has a departure already or ``scale`` is no number in (0, 1], FitError
     for a posterior of a pooled fit without ``scale``, RunTableError for rollouts that do not fit the runs.
     """
+    check_posterior(post)
+    check_whole("seed", seed, 0)
+    check_whole("draws", draws, 25)
     if departs(post.law):
         raise M3BayesError("the posterior has a discrepancy already; give the one it was made from")
     if scale is None:
         refuse_pooled(post, "its runs alone cannot say how far the law fails: give scale, as .04, or")
-    if scale is not None and not 0 < scale < np.inf:
-        raise M3BayesError(f"scale is {scale}; give a standard deviation of log loss above 0, as .04")
+    if scale is not None and (
+        isinstance(scale, bool) or not isinstance(scale, int | float | np.number) or not 0 < scale <= LIMIT
+    ):
+        raise M3BayesError(
+            f"scale is {scale!r}; give a standard deviation of log loss above 0, at most {LIMIT:g}, as .04"
+        )
     law = departing(post.law, _edges(post.runs))
     names = law.names[len(post.law.names) :]
     shape = post.draws[post.law.names[0]].shape
@@ -145,17 +153,13 @@ def _curves(
 ) -> list[Curve]:
     """log likelihood of each s, rollout by rollout; without those whose fit fails."""
     for split in rollouts:
-        if not len(split.train) == len(split.test) == len(post.runs):
-            raise RunTableError(
-                f"rollout {split.name!r} has masks of {len(split.train)} and {len(split.test)} runs, expected "
-                f"{len(post.runs)} as in {post.runs.name}"
-            )
-    trained = [post.runs.select(split.train) for split in rollouts]
+        check_masks(split, post.runs)
+    counted = counts(post.runs)
+    trained = [post.runs.select(split.train & counted) for split in rollouts]
     fits = fit_many(
         trained, post.law, noise=post.noise, seed=seed, draws=draws, log_likelihood=False,
         report=None if report is None else lambda done, _: report(done, len(trained)),
     )  # fmt: skip
-    counted = counts(post.runs)
     found = []
     for number, split in enumerate(rollouts):
         try:
@@ -173,12 +177,13 @@ def _curve(found: Predictive, test: Runs, edges: Edges, seed: int) -> Curve:
     beyond = np.stack(list(reached.values()), axis=1)
     random = np.random.default_rng([seed, zlib.crc32(b"rollout")])
     departure = random.standard_normal((len(found.t), beyond.shape[1])) @ beyond.T
-    return np.array(
-        [
-            np.sum(replace(found, log_loss=found.log_loss + s * departure).log_density(test["loss"]))
-            for s in SCALES
-        ]
-    )
+
+    def log_likelihood(s: float) -> float:
+        with jax.enable_x64(True):
+            log_loss = found.log_loss + np.asarray(limited(s * departure))
+        return float(np.sum(replace(found, log_loss=log_loss).log_density(test["loss"])))
+
+    return np.array([log_likelihood(s) for s in SCALES])
 
 
 def _edges(runs: Runs) -> Edges:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special
 
+from m3bayes.errors import M3BayesError
 from m3bayes.inference.posterior import Posterior
 from m3bayes.inference.predict import loss_draws
 
@@ -71,6 +72,22 @@ def log_density(seen: Observed) -> Float[np.ndarray, "draw run"]:
 def log_likelihood(post: Posterior) -> Float[np.ndarray, " draw"]:
     """Log density of all runs' log losses together, each by its weight."""
     return log_density(observed(post)) @ weights(post)
+
+
+def values_of(quantities: Quantities, post: Posterior) -> dict[str, Float[np.ndarray, " draw"]]:
+    """What each quantity is in each draw. Raises M3BayesError for one that fails or is no finite number a draw."""
+    result = {}
+    for name, f in quantities.items():
+        try:
+            values = np.asarray(f(post.coefficients), float)
+        except Exception as error:
+            raise M3BayesError(f"quantity {name!r} fails: {type(error).__name__}: {error}") from error
+        draws = next(iter(post.coefficients.values())).size
+        if values.shape != (draws,) or not np.isfinite(values).all():
+            given = f"has shape {values.shape}" if values.shape != (draws,) else "is not finite in every draw"
+            raise M3BayesError(f"quantity {name!r} {given}; give one finite number a draw, ({draws},)")
+        result[name] = values
+    return result
 
 
 def weights(post: Posterior) -> Float[np.ndarray, " run"]:

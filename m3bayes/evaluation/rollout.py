@@ -19,8 +19,9 @@ from m3bayes.errors import M3BayesError, Note, RunTableError
 from m3bayes.evaluation.candidates import check_feeds, counts, failed_note, flagged_note, named_apart
 from m3bayes.evaluation.compare import stacking_weights
 from m3bayes.evaluation.discrepancy import discrepancy as with_discrepancy
+from m3bayes.evaluation.given import check_noise, check_runs, check_share
 from m3bayes.evaluation.scores import Scores, predictive, score
-from m3bayes.evaluation.splits import CUTS, FOLDS, Split, atlas_splits
+from m3bayes.evaluation.splits import CUTS, FOLDS, NEAR, Split, atlas_splits, check_masks
 from m3bayes.evaluation.splits import splits as splits_by
 from m3bayes.inference.many import fit_many
 from m3bayes.inference.noise import Noise, student_t
@@ -45,7 +46,7 @@ class Rollout:
                 of the loss, whose sum is elpd
     ``ci``      level of the intervals in ``runs``
     ``kind``    what the intervals hold
-    ``notes``   FLAGGED and FAILED fits, SPLIT_LEFT_OUT
+    ``notes``   FLAGGED and FAILED fits, SPLIT_LEFT_OUT, CUTS_MERGED
     """
 
     table: pd.DataFrame
@@ -87,13 +88,14 @@ def rollout(
     fails as failed, each with a note. Raises RunTableError for a table that a law cannot read or a split that
     cannot be, M3BayesError for a wrong ``ci`` or where every fit fails.
     """
-    if not 0 < ci < 1:
-        raise M3BayesError(f"ci is {ci}; give the share of new runs in the interval, between 0 and 1, as .9")
+    check_share("ci", ci, "the share of new runs in the interval, as .9")
+    check_runs(runs)
+    check_noise(noise)
     named, noise = named_apart(laws), student_t() if noise is None else noise
     check_feeds(runs, named, noise)
-    chosen, notes = _splits(runs, by, cuts, folds, splits, seed)
     counted = counts(runs)
-    trained = [runs.select(split.train) for split in chosen]
+    chosen, notes = _splits(runs, by, cuts, folds, splits, seed)
+    trained = [runs.select(split.train & counted) for split in chosen]
     fits = {
         name: fit_many(
             trained, law, noise=noise, seed=seed, chains=chains, warmup=warmup, draws=draws,
@@ -164,6 +166,8 @@ def rollout_weights(found: Rollout) -> dict[str, float]:
     that pass well between runs. Every split counts with its runs, so that a run held out in two counts twice. A law
     whose fit failed in any split gets 0. Raises M3BayesError where every law has one.
     """
+    if not isinstance(found, Rollout):
+        raise M3BayesError(f"found is {found!r}; give what m3bayes.rollout returned")
     density = found.runs.pivot(index=["split", "run"], columns="law", values="log_density")
     failed = set(found.table.loc[found.table["verdict"] == "failed", "law"])
     names = list(dict.fromkeys(found.table["law"]))
@@ -192,7 +196,15 @@ def _splits(
     if given is not None:
         return _checked(runs, given), []
     if by != "atlas":
-        return splits_by(runs, by, cuts, folds, seed), []
+        made = splits_by(runs, by, cuts, folds, seed)
+        ordered = all(split.name.startswith(f"{by} >= ") for split in made) and by != "params"
+        if not ordered or len(made) >= len(set(cuts)):
+            return made, []
+        said = (
+            f"{len(set(cuts))} cuts by {by} gave {len(made)} split{'s' if len(made) > 1 else ''}: each is at the "
+            f"widest gap within {NEAR:g} of the runs, so that runs of one size stay together"
+        )
+        return made, [Note("CUTS_MERGED", said, (by,))]
     found = atlas_splits(runs, seed)
     kept = tuple(split for split in found.values() if isinstance(split, Split))
     if not kept:
@@ -207,15 +219,14 @@ def _splits(
 def _checked(runs: Runs, given: Sequence[Split]) -> tuple[Split, ...]:
     if not given:
         raise RunTableError("splits: none given, expected at least one Split")
+    counted, checked = counts(runs), []
     for split in given:
-        if not len(split.train) == len(split.test) == len(runs):
+        check_masks(split, runs)
+        train, test = (np.asarray(mask) & counted for mask in (split.train, split.test))
+        if (train & test).any() or not train.any() or not test.any():
             raise RunTableError(
-                f"split {split.name!r} has masks of {len(split.train)} and {len(split.test)} runs, "
-                f"expected {len(runs)} as in {runs.name}"
+                f"split {split.name!r} has {(train & test).sum()} runs in both parts, "
+                f"{train.sum()} to train on and {test.sum()} to test; expected none, some and some"
             )
-        if (split.train & split.test).any() or not split.train.any() or not split.test.any():
-            raise RunTableError(
-                f"split {split.name!r} has {(split.train & split.test).sum()} runs in both parts, "
-                f"{split.train.sum()} to train on and {split.test.sum()} to test; expected none, some and some"
-            )
-    return tuple(given)
+        checked.append(Split(split.name, train, test))
+    return tuple(checked)

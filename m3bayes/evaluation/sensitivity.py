@@ -14,6 +14,7 @@ prior raised to a power is wider or narrower about the same place.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,8 @@ from jaxtyping import Float
 from numpyro.distributions import Distribution, biject_to
 
 from m3bayes.errors import M3BayesError, Note, RunTableError
-from m3bayes.evaluation.observed import Quantities, log_likelihood
+from m3bayes.evaluation.given import check_functions, check_posterior, check_whole
+from m3bayes.evaluation.observed import Quantities, log_likelihood, values_of, weights
 from m3bayes.inference.coordinates import PRIOR_DRAWS, sample_prior
 from m3bayes.inference.data import log_at_reference
 from m3bayes.inference.fit import fit
@@ -74,8 +76,14 @@ def sensitivity(
                     same prior and ``draws`` a chain (default: as many as before). Takes a fit a value.
     Raises RunTableError where the table has no such column, FitError for a posterior of a pooled fit.
     """
+    check_posterior(post)
     refuse_pooled(post, "its prior is not that of the law;")
+    check_whole("seed", seed, 0)
+    draws = int(post.settings["draws"]) if draws is None and leave_out is not None else draws
+    if draws is not None:
+        check_whole("draws", draws, 4)
     quantities = {} if quantities is None else quantities
+    check_functions(quantities)
     followed = _followed(post, quantities)
     table = _power_scaling(post, followed)
     table["contraction"] = pd.Series(_contraction(post, followed))
@@ -84,10 +92,9 @@ def sensitivity(
     rows = []
     for family in () if leave_out is None else _families(post, leave_out):
         rest = post.runs.select(family.rest)
-        count = draws if draws is not None else int(post.settings["draws"])
         try:
             refit = fit(
-                rest, post.law, noise=post.noise, seed=seed, draws=count, constants=post.constants,
+                rest, post.law, noise=post.noise, seed=seed, draws=draws or 0, constants=post.constants,
                 allow="flagged", progress=False,
             )  # fmt: skip
         except M3BayesError as error:
@@ -136,7 +143,8 @@ def _power_scaling(post: Posterior, followed: Draws) -> pd.DataFrame:
             log_weights = library.power_scale_lw(log_part, alpha=power)
             weights.append(np.exp(log_weights - log_weights.max())[None])
         found[part] = {
-            name: float(library.power_scale_sense(values[None], *weights, *POWERS))
+            # what is the same in every draw does not change
+            name: float(library.power_scale_sense(values[None], *weights, *POWERS)) if np.ptp(values) else 0.0
             for name, values in followed.items()
         }
     return pd.DataFrame(found).rename_axis("quantity")
@@ -181,7 +189,12 @@ def _reading_notes(table: pd.DataFrame) -> Iterator[Note]:
 def _followed(post: Posterior, quantities: Quantities) -> dict[str, np.ndarray]:
     with jax.enable_x64(True):
         result = _real_line(post, _priors(post), _scaled(post))
-    return result | {name: np.asarray(f(post.coefficients), float) for name, f in quantities.items()}
+    taken = [name for name in quantities if name in result]
+    if taken:
+        raise M3BayesError(
+            f"quantities has {taken[0]!r}, which is one of the posterior's own; give another name"
+        )
+    return result | values_of(quantities, post)
 
 
 def _priors(post: Posterior) -> dict[str, Distribution]:
@@ -223,15 +236,16 @@ class _Family:
 
 
 def _families(post: Posterior, column: str) -> Iterator[_Family]:
+    counted = weights(post) > 0
     values = np.array([str(value) for value in post.runs[column]])
-    if len(np.unique(values)) < 2:
+    if len(np.unique(values[counted])) < 2:
         raise RunTableError(
             f"{post.runs.name}: column {column} is {str(values[0])!r} in every run, expected several values to leave "
             "out in turn; name another column"
         )
-    for value in np.unique(values):
-        rest = values != value
-        row = {"column": column, "value": str(value), "runs": int(np.sum(~rest))}
+    for value in np.unique(values[counted]):
+        rest = counted & (values != value)
+        row = {"column": column, "value": str(value), "runs": int(np.sum(counted & ~rest))}
         yield _Family(f"{column} {value}", rest, row)
 
 
@@ -239,10 +253,11 @@ def _shifts(
     full: Mapping[str, np.ndarray], refit: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[float, float]]:
     """{quantity: (shift, widening)} of those that both fits have."""
+    sd = {name: float(np.std(values)) or math.nan for name, values in full.items()}
     return {
         name: (
-            float((np.mean(refit[name]) - np.mean(values)) / np.std(values)),
-            float(np.std(refit[name]) / np.std(values)),
+            float(np.mean(refit[name]) - np.mean(values)) / sd[name],
+            float(np.std(refit[name])) / sd[name],
         )
         for name, values in full.items()
         if name in refit

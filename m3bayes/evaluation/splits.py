@@ -23,6 +23,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from m3bayes.errors import RunTableError
+from m3bayes.evaluation.candidates import counts
+from m3bayes.evaluation.given import check_runs, check_whole, is_share
 from m3bayes.runs import Runs
 
 CUTS = (0.5, 0.7, 0.85)
@@ -39,7 +41,7 @@ Mask = Bool[np.ndarray, " run"]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Masks over the runs of a table; no run is in both."""
+    """Masks over the runs of a table; no run is in both, and one of weight 0 in none."""
 
     name: str
     train: Mask
@@ -53,11 +55,39 @@ def splits(
 
     ``cuts`` are shares of the runs to train on: in order of size, or at random for "random". In order of size the
     cut is at the widest gap within .15 of the runs, so that runs of one size stay together and every training
-    run is smaller than every test run. ``folds`` and ``seed`` are for
-    "mixture" (and "random"). Raises RunTableError where the runs do not differ in ``by``, a value is blank, or
-    fewer than 8 training or 3 test runs would be left.
+    run is smaller than every test run; two cuts may then be one. ``folds`` and ``seed`` are for
+    "mixture" (and "random"). Runs of weight 0 are in no part. Raises RunTableError where the runs do not differ in
+    ``by``, a value is blank, or fewer than 8 training or 3 test runs would be left.
     """
+    check_runs(runs)
     _check_cuts(cuts)
+    check_whole("seed", seed, 0)
+    if not isinstance(by, str):
+        raise RunTableError(f'by is {by!r}; give one name, as "compute" or a column')
+    if by in runs.columns and runs[by].dtype != object:
+        blank = np.isnan(runs[by]) & counts(runs)
+        if blank.any():
+            raise RunTableError(
+                f"{runs.name}: row {int(np.argmax(blank)) + 1}, column {by}: blank, expected a number to split by; "
+                "fill it in or leave the run out"
+            )
+    return _of_counted(runs, lambda counted: _splits(counted, by, cuts, folds, seed))
+
+
+def _of_counted(runs: Runs, make: Callable[[Runs], tuple[Split, ...]]) -> tuple[Split, ...]:
+    """The splits of the runs whose weight is not 0, as masks over all of them."""
+    counted = counts(runs)
+
+    def over_all(mask: np.ndarray) -> np.ndarray:
+        whole = np.zeros(len(runs), bool)
+        whole[counted] = mask
+        return whole
+
+    made = make(runs if counted.all() else runs.select(counted))
+    return tuple(Split(split.name, over_all(split.train), over_all(split.test)) for split in made)
+
+
+def _splits(runs: Runs, by: str, cuts: Sequence[float], folds: int, seed: int) -> tuple[Split, ...]:
     if by == "params":
         return _largest_sizes(runs)
     if by == "mixture":
@@ -67,12 +97,6 @@ def splits(
     values = _SIZES[by](runs) if by in _SIZES else runs[by]
     if values.dtype == object:
         return _left_out_labels(runs, by, values)
-    if np.isnan(values).any():
-        row = int(np.argmax(np.isnan(values)))
-        raise RunTableError(
-            f"{runs.name}: row {row + 1}, column {by}: blank, expected a number to split by; "
-            "fill it in or leave the run out"
-        )
     found = (_past_share(runs, by, values, share) for share in sorted(cuts))
     return tuple({split.name: split for split in found}.values())  # ties may make one split of two cuts
 
@@ -80,21 +104,23 @@ def splits(
 def atlas_splits(runs: Runs, seed: int = 0) -> dict[str, Split | RunTableError]:
     """The five splits of the ATLAS protocol (arXiv 2510.22037) by name, or why the table cannot give one.
 
-    The paper does not publish its split of "all"; here it and the unseen mixtures hold out a fifth, as the most
-    tokens (D) and the most compute do; "largest N" holds out the largest N, with as many of the next as it takes
-    for 3 test runs.
+    The paper does not publish its split of "all"; here it and the unseen mixtures hold out a fifth; the most
+    tokens (D) and the most compute hold out what lies beyond the widest gap, a fifth give or take .15 of the runs;
+    "largest N" holds out the largest N, with as many of the next as it takes for 3 test runs.
     """
-    wanted: dict[str, Callable[[], Split]] = {
-        "all": lambda: _random(runs, ATLAS_SHARE, seed),
-        "largest N": lambda: _largest_sizes(runs)[0],
-        "most tokens": lambda: splits(runs, "tokens", (ATLAS_SHARE,))[0],
-        "most compute": lambda: splits(runs, "compute", (ATLAS_SHARE,))[0],
-        "unseen mixtures": lambda: _unseen_mixtures(runs, FOLDS, seed)[0],
+    check_runs(runs)
+    check_whole("seed", seed, 0)
+    wanted: dict[str, Callable[[Runs], tuple[Split, ...]]] = {
+        "all": lambda counted: (_random(counted, ATLAS_SHARE, seed),),
+        "largest N": _largest_sizes,
+        "most tokens": lambda counted: _splits(counted, "tokens", (ATLAS_SHARE,), FOLDS, seed),
+        "most compute": lambda counted: _splits(counted, "compute", (ATLAS_SHARE,), FOLDS, seed),
+        "unseen mixtures": lambda counted: _unseen_mixtures(counted, FOLDS, seed),
     }
     found: dict[str, Split | RunTableError] = {}
     for name in ATLAS:
         try:
-            split = wanted[name]()
+            split = _of_counted(runs, wanted[name])[0]
             found[name] = Split(name, split.train, split.test)
         except RunTableError as error:
             found[name] = error
@@ -120,12 +146,18 @@ def _past_share(runs: Runs, by: str, values: np.ndarray, share: float) -> Split:
     if not len(ends):
         raise _alike(runs, by)
     off = np.abs(ends + 1 - share * len(values))
+    enough = (
+        (ends + 1 >= FEWEST_TRAIN) & (len(values) - ends - 1 >= FEWEST_TEST) & (off <= NEAR * len(values))
+    )
+    if enough.any():
+        ends, off = ends[enough], off[enough]
     scale = np.log(ordered) if ordered[0] > 0 else ordered
     gap = np.where(off <= max(NEAR * len(values), off.min()), scale[ends + 1] - scale[ends], 0.0)
     wide = gap >= 0.99 * gap.max()  # of equally wide ones the nearest
     end = ends[wide][np.argmin(off[wide])]
     last, first = ordered[end], ordered[end + 1]
-    return _checked(runs, by, Split(f"{by} >= {first:.4g}", values <= last, values >= first))
+    split = Split(f"{by} >= {first:.4g}", values <= last, values >= first)
+    return _checked(runs, split, f"give other cuts, or more runs that differ in {by}")
 
 
 def _largest_sizes(runs: Runs) -> tuple[Split, ...]:
@@ -139,7 +171,8 @@ def _largest_sizes(runs: Runs) -> tuple[Split, ...]:
             found.append(Split(f"params >= {size:.4g}", ~test, test))
     if not found:
         smallest = runs["params"] >= sizes[1]
-        _checked(runs, "params", Split(f"params >= {sizes[1]:.4g}", ~smallest, smallest))
+        split = Split(f"params >= {sizes[1]:.4g}", ~smallest, smallest)
+        _checked(runs, split, "split by something else, or give more runs of other sizes")
     return tuple(found[:LARGEST])
 
 
@@ -153,7 +186,9 @@ def _unseen_mixtures(runs: Runs, folds: int, seed: int) -> tuple[Split, ...]:
     fold_of_mixture = np.random.default_rng(seed).permutation(np.arange(total) % folds)
     fold = fold_of_mixture[mixture]
     return tuple(
-        _checked(runs, "mixture", Split(f"unseen mixtures {i + 1}", fold != i, fold == i))
+        _checked(
+            runs, Split(f"unseen mixtures {i + 1}", fold != i, fold == i), "give fewer folds, or more runs"
+        )
         for i in range(folds)
     )
 
@@ -170,7 +205,7 @@ def mixtures(runs: Runs) -> Int[np.ndarray, " run"]:
 def _random(runs: Runs, share: float, seed: int) -> Split:
     train = np.zeros(len(runs), bool)
     train[np.random.default_rng(seed).permutation(len(runs))[: round(share * len(runs))]] = True
-    return _checked(runs, "random", Split(f"random {1 - share:.0%}", train, ~train))
+    return _checked(runs, Split(f"random {1 - share:.0%}", train, ~train), "give another cut, or more runs")
 
 
 def _left_out_labels(runs: Runs, by: str, values: np.ndarray) -> tuple[Split, ...]:
@@ -179,16 +214,21 @@ def _left_out_labels(runs: Runs, by: str, values: np.ndarray) -> tuple[Split, ..
         raise _alike(runs, by)
     masks = {label: np.array([str(value) == label for value in values]) for label in labels}
     return tuple(
-        _checked(runs, by, Split(f"{by} {label or '(blank)'}", ~test, test)) for label, test in masks.items()
+        _checked(
+            runs,
+            Split(f"{by} {label or '(blank)'}", ~test, test),
+            "leave out rare labels, or split by something else",
+        )
+        for label, test in masks.items()
     )
 
 
-def _checked(runs: Runs, by: str, split: Split) -> Split:
+def _checked(runs: Runs, split: Split, mend: str) -> Split:
     train, test = int(split.train.sum()), int(split.test.sum())
     if train < FEWEST_TRAIN or test < FEWEST_TEST:
         raise RunTableError(
             f"{runs.name}: split {split.name!r} has {train} training and {test} test runs, expected at least "
-            f"{FEWEST_TRAIN} and {FEWEST_TEST}; give other cuts, or more runs that differ in {by}"
+            f"{FEWEST_TRAIN} and {FEWEST_TEST}; {mend}"
         )
     return split
 
@@ -199,11 +239,24 @@ def _alike(runs: Runs, by: str) -> RunTableError:
     )
 
 
+def check_masks(split: Split, runs: Runs) -> None:
+    """Raise RunTableError where a split's masks are not over these runs."""
+    masks = [np.asarray(mask) for mask in (split.train, split.test)]
+    if any(mask.shape != (len(runs),) or mask.dtype != bool for mask in masks):
+        given = " and ".join(f"{mask.dtype} {mask.shape}" for mask in masks)
+        raise RunTableError(
+            f"split {split.name!r} has masks {given}, expected bool ({len(runs)},), a mask over the runs of {runs.name}"
+        )
+
+
 def _check_cuts(cuts: Sequence[float]) -> None:
-    wrong = [cut for cut in cuts if not 0 < cut < 1]
-    if wrong or not len(cuts):
-        given = f"{wrong[0]:g}" if wrong else "empty"
-        raise RunTableError(f"cuts: {given}, expected shares of the runs to train on, between 0 and 1, as .7")
+    if isinstance(cuts, str) or not isinstance(cuts, Sequence | np.ndarray) or not len(cuts):
+        raise RunTableError(f"cuts: {cuts!r}, expected shares of the runs to train on, as (.5, .7)")
+    for cut in cuts:
+        if not is_share(cut):
+            raise RunTableError(
+                f"cuts: {cut!r}, expected shares of the runs to train on, between 0 and 1, as .7"
+            )
 
 
 def _check_folds(folds: int) -> None:

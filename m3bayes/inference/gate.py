@@ -22,6 +22,8 @@ SMALLEST_E_BFMI = 0.2
 # a coefficient whose posterior is this wide relative to its prior was not measured by the runs
 UNIDENTIFIED_SD_RATIO = 0.9
 
+CODES = ("R_HAT", "ESS_BULK", "ESS_TAIL", "DIVERGENCES", "E_BFMI")  # of notes on what a fit can miss
+
 Draws = Mapping[str, Float[np.ndarray, "chain draw"]]
 
 

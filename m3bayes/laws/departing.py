@@ -1,6 +1,6 @@
 """A law that may be left beyond the runs: the same surface times a departure that grows with distance from them.
 
-    log L(x) = log L_law(x) + sum_v w_v g(t_v(x)),   g(t) = (1 + h)^(5/2) t^3 / (t + h)^(5/2) for t > 0, else 0
+    log L(x) = log L_law(x) + b tanh(sum_v w_v g(t_v(x)) / b),   g(t) = (1 + h)^(5/2) t^3 / (t + h)^(5/2), t > 0, else 0
 
 | symbol | meaning | unit |
 |---|---|---|
@@ -8,9 +8,11 @@
 | t_v | log of how many times x is beyond that end of the range | e-folds |
 | w_v | departure of the log loss where x is e times beyond, for g(1) = 1 | log loss |
 | h | where g turns from 0 to its growth as the square root of t; with it g has two continuous derivatives | e-folds |
+| b | what no departure exceeds; small ones are as they are | log loss |
 
 Inside the range of the runs the law is what it was. The square root is a choice between growth in proportion, which
-is too little soon beyond the runs where it is right far out, and a departure that is as large at once.
+is too little soon beyond the runs where it is right far out, and a departure that is as large at once. Without the
+limit the few draws whose w_v are large would have losses of hundreds of nats far out, and the mean loss with them.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from m3bayes.laws.law import Coefficient, Coefficients, Columns, Law, tokens_see
 
 SCALE = 0.04  # sd of w_v where nothing is known but that laws are laws
 TURN = 0.1  # h
+LIMIT = 1.0  # b: a loss between 1 / e of the law's and e times it
 Edges = Mapping[str, Sequence[float]]
 
 # what is looked at, as the logs of a recipe's columns
@@ -63,7 +66,7 @@ def departing(law: Law, edges: Edges) -> Law:
 
     def loss(c: Coefficients, x: Columns) -> Array:
         departure = sum((c[name] * g for name, g in reach(edges, x).items()), start=jnp.zeros(()))
-        return law.loss(c, x) * jnp.exp(departure)
+        return law.loss(c, x) * jnp.exp(limited(departure))
 
     added = (
         Coefficient(
@@ -103,6 +106,11 @@ def reach(edges: Edges, x: Columns) -> dict[str, Array]:
         )
         for side, name in _sides(edges)
     }
+
+
+def limited(departure: ArrayLike) -> Array:
+    """The departure of log loss, of the sum over the edges."""
+    return LIMIT * jnp.tanh(jnp.asarray(departure) / LIMIT)
 
 
 def growth(t: ArrayLike) -> Array:

@@ -106,7 +106,7 @@ def test_fits_that_raise_or_are_flagged_are_counted_and_said():
 
     found = calibrate(LAW, SMALL, simulations=6, noise=normal(), fit=fit)
     assert found.verdict == "doubtful"
-    assert codes(found) == {"FITS_FLAGGED", "FITS_FAILED"}
+    assert codes(found) == {"FITS_FLAGGED", "FITS_FAILED", "FEW_SIMULATIONS"}
     assert list(found.fits["verdict"]) == ["flagged", "flagged", "failed", "passed", "passed", "passed"]
     assert found.fits["error"][2] == "no start"
     assert found.ranks.isna().any(axis=1).tolist() == [False, False, True, False, False, False]
@@ -155,3 +155,28 @@ def test_with_fits_of_our_own():
     assert {"nu", "beta", "optimal N"} <= set(found.table.index)
     assert not found.ranks.isna().any(axis=None)
     assert (found.fits["seconds"] > 0).all() and (found.fits["attempts"] >= 1).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"simulations": 0}, "simulations is 0; give a whole number, at least 1"),
+        ({"quantities": {"sigma": lambda c: c["E"]}}, "'sigma', which is ranked anyway"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_refused(options, said):
+    with pytest.raises(M3BayesError, match=said):
+        calibrate(LAW, SMALL, **{"simulations": 3, "noise": normal(), "fit": exact_fit, **options})
+
+
+def test_a_quantity_that_is_no_number_fails_each_simulation():
+    quantities = {"a": lambda c: c["E"] * np.nan}
+    found = calibrate(LAW, SMALL, simulations=2, noise=normal(), fit=exact_fit, quantities=quantities)
+    assert found.verdict == "doubtful" and list(found.fits["verdict"]) == ["failed", "failed"]
+    assert "quantity 'a' is not finite" in found.notes[0].message
+
+
+def test_few_simulations_say_how_little_they_show():
+    found = calibrate(LAW, SMALL, simulations=3, noise=normal(), fit=exact_fit)
+    (note,) = [note for note in found.notes if note.code == "FEW_SIMULATIONS"]
+    assert "3 fits show little: 90% intervals that hold 33% to 100%" in note.message

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
+from m3bayes.errors import M3BayesError
 from m3bayes.evaluation import checks
 from m3bayes.evaluation.checks import check, prior_check
 from m3bayes.inference.fit import fit
@@ -221,3 +222,16 @@ def test_sizes_of_residuals_that_the_fit_absorbed_part_of_are_simulated_rightly(
         assert found[name].statistic == pytest.approx(F[0])
         error = np.sqrt(2 * p * (1 - p) / checks.SIMULATIONS)
         assert abs(found[name].p - p) < 4 * error, name
+
+
+def test_draws_and_seeds_are_whole_numbers():
+    with pytest.raises(M3BayesError, match="seed is -1"):
+        check(exact_fit(measured(design(6)), draws=100), seed=-1)
+    with pytest.raises(M3BayesError, match="draws is 0; give a whole number, at least 1"):
+        prior_check(chinchilla(), measured(design(6)), draws=0)
+
+
+def test_groups_of_numbers_are_in_their_order():
+    frame = measured(design(12)).frame().assign(width=np.arange(12) % 3 * 50 + 50.0)
+    found = prior_check(chinchilla(), runs_from_frame(frame), by="width", draws=10)
+    assert list(found["group"]) == ["all", "width 50.0", "width 100.0", "width 150.0"]

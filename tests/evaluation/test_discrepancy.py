@@ -56,6 +56,7 @@ def test_beyond_them_the_departure_has_the_size_that_was_given(post, wide):
     recipes = larger(np.e**2)
     ratio = np.log(m3.loss_draws(wide, recipes) / m3.loss_draws(post, recipes))
     assert np.all(ratio[:, 0] == 0)
+    ratio = np.arctanh(ratio)  # the sum over the edges
     # N is two e-folds beyond, compute as many as it was short of the largest run's plus two
     compute = np.log(6 * recipes["params"][1] * recipes["target_tokens"][1] * recipes["epochs"][1])
     t = np.array([2.0, max(compute - np.log(RUNS.compute.max()), 0.0)])
@@ -177,8 +178,9 @@ def test_a_decision_beyond_the_runs_is_less_sure(post, wide):
 def test_errors(post, wide):
     with pytest.raises(M3BayesError, match="has a discrepancy already"):
         discrepancy(wide)
-    with pytest.raises(M3BayesError, match=r"scale is -1; give a standard deviation"):
-        discrepancy(post, scale=-1)
+    for scale in (-1, True, 1e300, np.nan):
+        with pytest.raises(M3BayesError, match=r"scale is .*; give a standard deviation"):
+            discrepancy(post, scale=scale)
     three = np.array([True, True, False])
-    with pytest.raises(RunTableError, match="masks of 3 and 3 runs, expected 80"):
+    with pytest.raises(RunTableError, match=r"masks bool \(3,\) and bool \(3,\), expected bool \(80,\)"):
         discrepancy(post, rollouts=(Split("mine", three, ~three),))

@@ -158,7 +158,7 @@ def test_atlas_says_what_the_table_cannot_give():
         (
             {"splits": [Split("s", np.ones(3, bool), np.zeros(3, bool))]},
             RunTableError,
-            "masks of 3 and 3 runs",
+            r"masks bool \(3,\) and bool \(3,\)",
         ),
         ({"splits": [Split("s", np.ones(40, bool), np.ones(40, bool))]}, RunTableError, "40 runs in both"),
     ],
@@ -191,3 +191,26 @@ def test_laws_for_a_table_are_those_it_has_runs_and_units_for():
     assert names(RUNS) - names(in_billions) == {"farseer"}
     with pytest.raises(LawError, match="too few runs"):
         laws_for(RUNS.select(slice(0, 4)), student_t())
+
+
+def test_runs_of_weight_0_are_not_there():
+    frame = RUNS.frame().assign(run=[f"a{i}" for i in range(40)])
+    light = RUNS.compute > np.quantile(RUNS.compute, 0.85)
+    spoiled = runs_from_frame(
+        frame.assign(weight=np.where(light, 0.0, 1.0), loss=np.where(light, 50.0, RUNS["loss"]))
+    )
+    found = rollout(spoiled, chinchilla(), cuts=(0.6,), **SHORT)
+    without = rollout(runs_from_frame(frame).select(~light), chinchilla(), cuts=(0.6,), **SHORT)
+    columns = ["split", "train", "test", "R2", "coverage_90"]
+    pd.testing.assert_frame_equal(found.table[columns], without.table[columns], rtol=0.02)
+    assert set(found.runs["run"]) == set(without.runs["run"])
+
+
+def test_cuts_that_make_one_split_are_said():
+    frame = RUNS.frame()
+    frame["params"] = np.where(np.arange(len(frame)) < 20, 1e6, 1e8)
+    runs = runs_from_frame(frame.assign(target_tokens=1e9, epochs=1.0))
+    found = rollout(runs, data_only(), "compute", cuts=(0.45, 0.55), **SHORT)
+    assert len(found.table) == 1
+    (note,) = [note for note in found.notes if note.code == "CUTS_MERGED"]
+    assert "2 cuts by compute gave 1 split:" in note.message

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from m3bayes.errors import RunTableError
+from m3bayes.errors import M3BayesError, RunTableError
 from m3bayes.evaluation.sensitivity import log_prior, sensitivity
 from m3bayes.inference.fit import fit
 from m3bayes.laws import chinchilla
@@ -79,7 +79,7 @@ def families():
 
 
 def test_leaving_a_family_out(families):
-    found = sensitivity(families, leave_out="family", quantities={"E": lambda c: c["E"]})
+    found = sensitivity(families, leave_out="family", quantities={"floor": lambda c: c["E"]})
     rows = found.left_out
     assert set(rows["value"]) == {"a", "b"} and set(rows["runs"]) == {45, 15}
     without = fit(
@@ -87,7 +87,7 @@ def test_leaving_a_family_out(families):
         allow="flagged", progress=False,
     )  # fmt: skip
     by_hand = (without.draws["E"].mean() - families.draws["E"].mean()) / families.draws["E"].std()
-    row = rows[(rows["value"] == "b") & (rows["quantity"] == "E")].iloc[0]
+    row = rows[(rows["value"] == "b") & (rows["quantity"] == "floor")].iloc[0]
     assert row["shift"] == pytest.approx(by_hand)
     assert row["widening"] == pytest.approx(without.draws["E"].std() / families.draws["E"].std())
     sigma = rows[(rows["value"] == "b") & (rows["quantity"] == "sigma")].iloc[0]
@@ -119,3 +119,35 @@ def test_a_column_of_one_value_leaves_nothing_out():
     post = exact_fit(runs_from_frame(runs.frame().assign(language="de")), draws=100)
     with pytest.raises(RunTableError, match="column language is 'de' in every run"):
         sensitivity(post, leave_out="language")
+
+
+def test_families_are_of_runs_that_count():
+    runs = measured(design(12))
+    kind = np.repeat(["a", "b", "c"], [5, 5, len(runs) - 10])
+    weight = np.where(kind == "b", 0.0, 1.0)
+    post = exact_fit(runs_from_frame(runs.frame().assign(kind=kind, weight=weight)), draws=100)
+    found = sensitivity(post, leave_out="kind", draws=4)
+    assert set(found.left_out["value"]) == {"a", "c"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"quantities": {"E": lambda c: c["E"]}}, "'E', which is one of the posterior's own"),
+        ({"quantities": {"a": lambda c: c["nothing"]}}, "quantity 'a' fails: KeyError"),
+        ({"quantities": {"a": lambda c: c["E"] * np.nan}}, "quantity 'a' is not finite in every draw"),
+        ({"quantities": {"a": lambda c: 1.0}}, r"quantity 'a' has shape \(\); give one finite number a draw"),
+        ({"leave_out": "one", "draws": 0}, "draws is 0; give a whole number, at least 4"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(options, said):
+    with pytest.raises(M3BayesError, match=said):
+        sensitivity(exact_fit(measured(design(6)), draws=100), **options)
+
+
+def test_a_quantity_that_never_varies_depends_on_nothing():
+    found = sensitivity(
+        exact_fit(measured(design(6)), draws=100), quantities={"one": lambda c: 0 * c["E"] + 1}
+    )
+    assert found.table.loc["one", "prior"] == found.table.loc["one", "likelihood"] == 0
+    assert found.table.loc["one", "reading"] == ""

@@ -165,7 +165,7 @@ def test_atlas_splits_that_cannot_be_say_why():
         ("blank", {}, "row 3, column blank"),
         ("compute", {"cuts": (0.05,)}, "training"),
         ("compute", {"cuts": (1.5,)}, "cuts: 1.5"),
-        ("compute", {"cuts": ()}, "cuts: empty"),
+        ("compute", {"cuts": ()}, "cuts: ()"),
         ("random", {"cuts": (0.99,)}, "0 test runs"),
         ("mixture", {"folds": 1}, "folds is 1"),
         ("mixture", {"folds": True}, "folds is True"),
@@ -194,3 +194,32 @@ def test_runs_of_one_budget_stay_together():
     (split,) = splits(runs_from_frame(frame), "compute", (0.55,))
     assert split.train.sum() == 20
     assert split.train[:20].all()
+
+
+@pytest.mark.parametrize("by", [*SIZES, "params", "mixture", "random", "language"])
+def test_runs_of_weight_0_are_in_no_part(by):
+    """Splits are those of the table without them, run by run."""
+    runs = table(60)
+    light = np.random.default_rng(1).random(60) < 0.3
+    with_them = runs_from_frame(runs.frame().assign(weight=np.where(light, 0.0, 1.0)))
+    found, without = splits(with_them, by, (0.5,)), splits(runs.select(~light), by, (0.5,))
+    assert [split.name for split in found] == [split.name for split in without]
+    for split, other in zip(found, without, strict=True):
+        assert not (split.train | split.test)[light].any()
+        assert np.array_equal(split.train[~light], other.train)
+        assert np.array_equal(split.test[~light], other.test)
+
+
+def test_atlas_splits_leave_out_runs_of_weight_0():
+    light = np.arange(60) % 3 == 0
+    found = atlas_splits(runs_from_frame(table(60).frame().assign(weight=np.where(light, 0.0, 1.0))))
+    for split in found.values():
+        assert isinstance(split, Split) and not (split.train | split.test)[light].any()
+
+
+def test_a_gap_that_leaves_too_few_runs_is_passed_over():
+    """The widest gap near .85 is before the last run alone; the widest that leaves three is taken."""
+    frame = table(40).frame().assign(params=1e6, target_tokens=1e7, target_ratio=1.0, final_ratio=1.0)
+    frame["epochs"] = np.r_[np.linspace(1, 2, 34), np.linspace(3, 3.5, 5), 40.0]
+    (split,) = splits(runs_from_frame(frame), "epochs", (0.85,))
+    assert split.test.sum() == 6

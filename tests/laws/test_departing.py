@@ -82,7 +82,18 @@ def test_the_law_is_itself_inside_and_times_the_departure_beyond():
         expected += w[name] * (1 + TURN) ** 2.5 * t**3 / (t + TURN) ** 2.5
     assert expected > 0.1
     found = wide.log_loss({**c, **w}, beyond) - law.log_loss(c, beyond)
-    assert found == pytest.approx(expected, rel=1e-12)
+    assert found == pytest.approx(np.tanh(expected), rel=1e-12)
+
+
+def test_no_departure_takes_the_loss_farther_than_e_times():
+    law = laws.chinchilla()
+    wide = departing(law, edges_of(RUNS))
+    c = {"E": 1.5, "A": 400.0, "B": 400.0, "alpha": 0.34, "beta": 0.28}
+    far = recipe(params=1e15, epochs=1e4)
+    for sign in (1, -1):
+        w = dict.fromkeys(wide.names[len(law.names) :], 2.0 * sign)
+        found = wide.log_loss({**c, **w}, far) - law.log_loss(c, far)
+        assert found == pytest.approx(sign, abs=1e-6)
 
 
 def test_nothing_lies_above_a_ratio_of_one():
