@@ -99,6 +99,22 @@ def test_a_stopped_pooled_fit_says_that_nothing_is_kept(table, tmp_path):
     assert not (tmp_path / "all.nc").exists()
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_calibration_says_how_it_goes_on(table, tmp_path, number, code):
+    out = tmp_path / "calibration"
+    command = [sys.executable, "-m", "m3bayes", "calibrate", "--law", "chinchilla", "--design", str(table)]
+    command += ["--draws", "100", "--simulations", "1000", "--out", str(out)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (out / "simulations.jsonl").exists():
+        time.sleep(0.01)
+    process.send_signal(number)
+    shown, said = process.communicate()
+    assert process.returncode == code and shown == "" and "Traceback" not in said
+    assert (
+        said.splitlines()[-1] == f"m3bayes: stopped; the same command goes on with the simulations in {out}"
+    )
+
+
 INTERRUPTED = """
 import sys
 import m3bayes as m3

@@ -105,7 +105,7 @@ def run(arguments: Namespace) -> int:
     if arguments.json:
         print(json_text({"posterior": describe(post), **_content(result)}))
     else:
-        print(f"{headline(post)}\n\n{_text(result)}")
+        print(f"{headline(post)}\n\n{_text(result, arguments.candidates is not None)}")
         notes(result.notes)
     if arguments.out is not None:
         message(f"wrote {arguments.out}")
@@ -124,8 +124,9 @@ def _content(result: NextRuns) -> dict:
     }
 
 
-def _text(result: NextRuns) -> str:
-    shown = [name for name in SHOWN if name in result.runs]
+def _text(result: NextRuns, of_table: bool) -> str:
+    """``of_table``: candidates are rows of a table that the reader has."""
+    shown = [name for name in SHOWN if name in result.runs and (of_table or name != "row")]
     return "\n".join(
         [
             section(

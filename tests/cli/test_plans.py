@@ -33,6 +33,13 @@ def test_plans_are_shown_and_written(passed, plans, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == written
 
 
+def test_pairs_of_many_plans_are_left_to_the_file(passed, plans, capsys):
+    rows = [f"p{i},1e6,800000,{1 + i / 10},1,1" for i in range(21)]
+    plans.write_text("\n".join([PLANS.splitlines()[0], *rows]) + "\n")
+    assert main(["plans", str(passed), str(plans)]) == 0
+    assert "21 plans, too many for a page: --json and --out have it" in capsys.readouterr().out
+
+
 def test_bad_plans_exit_with_2_and_name_the_file(passed, plans, capsys):
     assert main(["plans", str(passed), str(plans), "--target-tokens", "8e5"]) == 2
     assert "--compute" in capsys.readouterr().err
