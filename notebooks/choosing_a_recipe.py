@@ -137,9 +137,9 @@ assert humble.regret.mean > best.regret.mean
 pd.DataFrame({"law": row(best), "law that may fail": row(humble)})
 
 # %% [markdown]
-# Nearly the same recipe, and quite another certainty: the interval of its loss is five times as wide, and what may be
-# lost against the unknown best recipe is twenty times as much. All 20 larger runs lie in the wider intervals and 18 in
-# the law's own, which is what 90 % asks for; but they reach 6 times the compute of the known runs, not 25 times.
+# Nearly the same recipe, and quite another certainty: the interval of its loss is nearly five times as wide, and what
+# may be lost against the unknown best recipe is seventeen times as much. All 20 larger runs lie in the wider intervals
+# and 17 in the law's own; but they reach 6 times the compute of the known runs, not 25 times.
 #
 # ## From how much text on are two stages no longer best?
 #
@@ -190,9 +190,9 @@ assert len(again.runs) == len(known) + len(chosen)
 pd.DataFrame({"before": row(best), f"with {len(chosen)} more runs": row(surer)})
 
 # %% [markdown]
-# The answer stays: N, epochs and ratios move by a few percent, far less than the draws had them spread. The law's own
-# regret was small and does not fall; what the plan promised was counted with the departure. The runs that stayed out
-# of both fits are a test of the two, as errors of log loss:
+# The answer stays much as it was: N, epochs and the average ratio move by less than a tenth, the ratio of the last stage
+# by a fifth. The law's own regret was small and does not fall; what the plan promised was counted with the departure.
+# The runs that stayed out of both fits are a test of the two, as errors of log loss:
 
 # %%
 rest = larger.select(~np.isin(np.array(larger.names), chosen))
@@ -218,6 +218,6 @@ for budget in (2e15, 2e18):
 pd.DataFrame(far).T
 
 # %% [markdown]
-# The law that may fail stops: it would rather leave most of the compute unspent than go further from the runs, and
-# asks for the same recipe from 2e15 FLOP on, with a loss between .9 and 2.4. That is no recommendation but a sign that
-# there is none: at such budgets, ask `next_runs` first and move towards them in steps of ten or so.
+# The law that may fail expects next to nothing of a thousand times the compute, and of 2e18 FLOP it leaves all but a
+# five-hundredth unspent, with a loss between .8 and 2.4. That is no recommendation but a sign that there is none: at such
+# budgets, ask `next_runs` first and move towards them in steps of ten or so.
