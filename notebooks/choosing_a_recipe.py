@@ -190,9 +190,9 @@ assert len(again.runs) == len(known) + len(chosen)
 pd.DataFrame({"before": row(best), f"with {len(chosen)} more runs": row(surer)})
 
 # %% [markdown]
-# The answer stays much as it was: N, epochs and the average ratio move by less than a tenth, the ratio of the last stage
-# by a fifth. The law's own regret was small and does not fall; what the plan promised was counted with the departure.
-# The runs that stayed out of both fits are a test of the two, as errors of log loss:
+# The answer stays much as it was: N, epochs and the average ratio move by less than a tenth, the ratio of the last
+# stage by a fifth. The law's own regret was small and does not fall; what the plan promised was counted with the
+# departure. The runs that stayed out of both fits are a test of the two, as errors of log loss:
 
 # %%
 rest = larger.select(~np.isin(np.array(larger.names), chosen))
@@ -219,5 +219,5 @@ pd.DataFrame(far).T
 
 # %% [markdown]
 # The law that may fail expects next to nothing of a thousand times the compute, and of 2e18 FLOP it leaves all but a
-# five-hundredth unspent, with a loss between .8 and 2.4. That is no recommendation but a sign that there is none: at such
-# budgets, ask `next_runs` first and move towards them in steps of ten or so.
+# five-hundredth unspent, with a loss between .8 and 2.4. That is no recommendation but a sign that there is none: at
+# such budgets, ask `next_runs` first and move towards them in steps of ten or so.
