@@ -9,7 +9,7 @@ from m3bayes.cli.options import add_ci, share, whole
 from m3bayes.cli.show import frame_table, json_text, notes, number, progress
 from m3bayes.errors import M3BayesError
 from m3bayes.evaluation import Rollout, rollout, rollout_weights
-from m3bayes.evaluation.splits import CUTS, FOLDS
+from m3bayes.evaluation.splits import CUTS, FOLDS, NEAR
 
 DESCRIPTION = f"""\
 Fit laws to part of the runs and predict the others. R2 and RMSE_log are of log loss; coverage_90 is the share of
@@ -48,8 +48,9 @@ def add(commands) -> None:
         type=shares,
         default=CUTS,
         metavar="SHARES",
-        help="shares of the runs to train on; by size each cut is at the widest gap within .15 of the runs, so that "
-        f"runs of one size stay together (default: {','.join(f'{cut:g}' for cut in CUTS)})",
+        help="shares of the runs to train on; by size each cut is at the widest gap within "
+        f"{NEAR:g} of the runs, so that runs of one size stay together "
+        f"(default: {','.join(f'{cut:g}' for cut in CUTS)})",
     )
     parser.add_argument(
         "--folds",

@@ -80,7 +80,6 @@ def discrepancy(
     """
     check_posterior(post)
     check_whole("seed", seed, 0)
-    check_whole("draws", draws, 25)
     if departs(post.law):
         raise M3BayesError("the posterior has a discrepancy already; give the one it was made from")
     if scale is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from m3bayes.errors import M3BayesError
@@ -46,7 +48,7 @@ def check_share(name: str, value: object, example: str) -> None:
 
 def check_functions(quantities: object) -> None:
     """{name: f}, as :data:`m3bayes.evaluation.observed.Quantities` are."""
-    if not isinstance(quantities, dict) or not all(callable(f) for f in quantities.values()):
+    if not isinstance(quantities, Mapping) or not all(callable(f) for f in quantities.values()):
         raise M3BayesError(
             f"quantities is {quantities!r}; give functions by name, as {{'E': lambda c: c['E']}}"
         )

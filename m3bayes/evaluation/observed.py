@@ -61,7 +61,7 @@ def above(seen: Observed) -> Float[np.ndarray, "draw run"]:
 
 def log_density(seen: Observed) -> Float[np.ndarray, "draw run"]:
     """Log density of each run's log loss in each draw."""
-    # written out, since scipy.stats takes half a second to import and ten times as long to evaluate
+    # written out, since scipy.stats is slow to import, and to evaluate for every run and draw
     if np.isinf(seen.nu).all():
         return -(seen.t**2 + np.log(2 * np.pi)) / 2 - np.log(seen.scale)
     nu = seen.nu

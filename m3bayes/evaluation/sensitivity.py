@@ -79,7 +79,6 @@ def sensitivity(
     check_posterior(post)
     refuse_pooled(post, "its prior is not that of the law;")
     check_whole("seed", seed, 0)
-    draws = int(post.settings["draws"]) if draws is None and leave_out is not None else draws
     if draws is not None:
         check_whole("draws", draws, 4)
     quantities = {} if quantities is None else quantities
@@ -92,9 +91,10 @@ def sensitivity(
     rows = []
     for family in () if leave_out is None else _families(post, leave_out):
         rest = post.runs.select(family.rest)
+        count = int(post.settings["draws"]) if draws is None else draws
         try:
             refit = fit(
-                rest, post.law, noise=post.noise, seed=seed, draws=draws or 0, constants=post.constants,
+                rest, post.law, noise=post.noise, seed=seed, draws=count, constants=post.constants,
                 allow="flagged", progress=False,
             )  # fmt: skip
         except M3BayesError as error:

@@ -12,7 +12,7 @@
 
 Inside the range of the runs the law is what it was. The square root is a choice between growth in proportion, which
 is too little soon beyond the runs where it is right far out, and a departure that is as large at once. Without the
-limit the few draws whose w_v are large would have losses of hundreds of nats far out, and the mean loss with them.
+limit the few draws whose w_v are large would have absurd losses far out, and carry the mean loss with them.
 """
 
 from __future__ import annotations
